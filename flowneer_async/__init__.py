@@ -1,0 +1,1 @@
+"""An asyncio-native workflow engine that versions the state of every run."""

@@ -1,0 +1,1 @@
+"""Stores for flowneer_async: where the versions of a run are kept."""
