@@ -1,1 +1,6 @@
-"""Stores for flowneer_async: where the versions of a run are kept."""
+"""Stores for flowneer-async: where the versions of runs are kept."""
+
+from flowneer_stores.memory import MemoryStore
+from flowneer_stores.sqlite import SqliteStore
+
+__all__ = ["MemoryStore", "SqliteStore"]

@@ -1,0 +1,209 @@
+"""What changed between two states: exact, on JSON bytes, at the cost of one serialisation.
+
+Laws: `diff(before, after).apply(before)` gives `after` again, byte for byte, and so does folding the stored form; where
+nothing changed there is no diff.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, plain_json
+from flowneer_async.errors import StateNotSerializable
+from flowneer_async.look import PLAIN
+from flowneer_async.splice import Splice, splice_between
+from flowneer_async.state import Items, Shape
+
+_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+_SHORT = 64  # bytes: a text this short is stored whole, for a splice of it would be no shorter
+_SPLICE_HEAD = 24  # bytes that a splice costs beside its text
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """The stored form of a diff: whole values, removed keys, and splices of values that were there before.
+
+    Encoded as one line of JSON with the lengths, `{"set": {key: bytes}, "del": [key], "splice": {key: [at, removed,
+    bytes]}}`, then the texts themselves, one after the other: so that resolving a version never parses what a later
+    version replaces.
+    """
+
+    sets: Mapping[str, bytes]
+    removed: tuple[str, ...] = ()
+    splices: Mapping[str, Splice] = field(default_factory=dict[str, Splice])
+
+    def encode(self) -> bytes:
+        """The bytes that a store keeps."""
+        head: dict[str, object] = {}
+        if self.sets:
+            head["set"] = {key: len(text) for key, text in self.sets.items()}
+        if self.removed:
+            head["del"] = self.removed
+        if self.splices:
+            head["splice"] = {key: (cut.at, cut.removed, len(cut.text)) for key, cut in self.splices.items()}
+        texts = [*self.sets.values(), *(cut.text for cut in self.splices.values())]
+        return b"".join((orjson.dumps(head), b"\n", *texts))
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Patch":
+        """Read what `encode` wrote; raises ValueError when it is not that."""
+        end = body.index(b"\n")
+        head: dict[str, Any] = orjson.loads(body[:end])
+        at = end + 1
+        sets: dict[str, bytes] = {}
+        for key, length in head.get("set", {}).items():
+            sets[key] = body[at : at + length]
+            at += length
+        splices: dict[str, Splice] = {}
+        for key, (start, removed, length) in head.get("splice", {}).items():
+            splices[key] = Splice(start, removed, body[at : at + length])
+            at += length
+        if at != len(body):
+            raise ValueError("its length is not what its head says")
+        return cls(sets, tuple(head.get("del", ())), splices)
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What one step changed, for reading: the new JSON of each changed key, and the keys that are gone."""
+
+    texts: Mapping[str, bytes]
+    removed: tuple[str, ...]
+    patch: Patch
+    codec: Codec = field(repr=False)
+
+    @property
+    def changed(self) -> dict[str, object]:
+        """Each new or changed key with its whole new value; fresh objects at each call."""
+        return {key: self.codec.load(text) for key, text in self.texts.items()}
+
+    def apply(self, before: Mapping[str, object]) -> dict[str, object]:
+        """A new dict: `before` with the changes made."""
+        kept = {key: value for key, value in before.items() if key not in self.removed}
+        return {**kept, **self.changed}
+
+    def encode(self) -> bytes:
+        """The bytes that a store keeps."""
+        return self.patch.encode()
+
+
+class _Change(NamedTuple):
+    text: bytes
+    cut: Splice | None
+    tagged: bool
+
+
+class Mirror:
+    """The JSON of the last version, key by key, which the state is compared with after each step."""
+
+    __slots__ = ("_codec", "_last", "_tagged", "size", "texts")
+
+    def __init__(self, codec: Codec, texts: Mapping[str, bytes] | None = None) -> None:
+        self._codec = codec
+        self.texts = dict(texts or {})
+        """The JSON of each key."""
+        self.size = sum(map(len, self.texts.values()))
+        """Bytes of JSON in all."""
+        self._tagged = {key for key, text in self.texts.items() if has_tags(text)}
+        # The very objects that were written, where these cannot change: the same one needs no second look.
+        self._last: dict[str, object] = {}
+
+    def advance(self, items: Items) -> Diff | None:
+        """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, and then takes nothing."""
+        last, changes = self._last, dict[str, _Change]()
+        for key, value in items.items():
+            if last.get(key, _NOTHING) is not value and (change := self._change(key, value)) is not None:
+                changes[key] = change
+        fresh = sum(key not in self.texts for key in changes)
+        removed = tuple(key for key in self.texts if key not in items) if len(items) - fresh < len(self.texts) else ()
+        if not changes and not removed:
+            return None
+        self._take(items, changes, removed)
+        return _diff(changes, removed, self._codec)
+
+    def restore(self, shape: Shape, state: object) -> None:
+        """Make `state`, an object of `shape`, what it was at the last version."""
+        items = shape.items(state)
+        for key in [key for key in items if key not in self.texts]:
+            shape.remove(state, key)
+        for key, text in self.texts.items():
+            if key not in items or self._differs(key, items[key]):
+                shape.write(state, key, self._codec.load(text))
+
+    def _change(self, key: str, value: object) -> _Change | None:
+        """What has become of one key, or None where it is as it was."""
+        before = self.texts.get(key)
+        if before is None:
+            _check_key(key)
+        text = None if key in self._tagged else plain_json(value)
+        if text is not None:
+            if text == before and _says_all(value, text):
+                return None
+            cut = _cut(before, text)
+            start, end = (0, len(text)) if cut is None else (cut.at, cut.at + len(cut.text))
+            if text != before and is_exact(value, text, start, end):
+                return _Change(text, cut, tagged=False)
+        exact = self._codec.tagged_json(value, f"$.{key}")
+        return None if exact == before else _Change(exact, _cut(before, exact), tagged=has_tags(exact))
+
+    def _differs(self, key: str, value: object) -> bool:
+        try:
+            return self._change(key, value) is not None
+        except StateNotSerializable:
+            return True
+
+    def _take(self, items: Items, changes: Mapping[str, _Change], removed: tuple[str, ...]) -> None:
+        for key in removed:
+            self.size -= len(self.texts.pop(key))
+            self._last.pop(key, None)
+            self._tagged.discard(key)
+        for key, change in changes.items():
+            self.size += len(change.text) - len(self.texts.get(key, b""))
+            self.texts[key] = change.text
+            (self._tagged.add if change.tagged else self._tagged.discard)(key)
+            if type(items[key]) in _IMMUTABLE:
+                self._last[key] = items[key]
+            else:
+                self._last.pop(key, None)
+
+
+def diff(before: Items, after: Items, codec: Codec = JSON) -> Diff | None:
+    """What turns `before` into `after`, two states as mappings; None where nothing does. Raises StateNotSerializable."""
+    mirror = Mirror(codec)
+    mirror.advance(before)
+    return mirror.advance(after)
+
+
+def _diff(changes: Mapping[str, _Change], removed: tuple[str, ...], codec: Codec) -> Diff:
+    sets = {key: change.text for key, change in changes.items() if change.cut is None}
+    splices = {key: change.cut for key, change in changes.items() if change.cut is not None}
+    texts = {key: change.text for key, change in changes.items()}
+    return Diff(texts, removed, Patch(sets, removed, splices), codec)
+
+
+def _cut(before: bytes | None, after: bytes) -> Splice | None:
+    """The splice from one text to the other, where that is shorter than the whole."""
+    if before is None or len(after) <= _SHORT or len(before) <= _SHORT:
+        return None
+    cut = splice_between(before, after)
+    return cut if len(cut.text) + _SPLICE_HEAD < len(after) else None
+
+
+def _says_all(value: object, text: bytes) -> bool:
+    """Does the type of a value agree with its plain JSON? What is inside of it was looked at when it was written."""
+    return type(value) in PLAIN and (value is None or text != b"null")
+
+
+def _check_key(key: object) -> None:
+    if type(key) is not str:
+        raise StateNotSerializable("$", f"has a key of type {type(key).__qualname__}: the keys of a state are strings")
+    if plain_json(key) is None:
+        raise StateNotSerializable("$", "has a key that is not valid Unicode")
+
+
+def no_diff(codec: Codec) -> Diff:
+    """A diff that changes nothing: what the root of an empty state is."""
+    return Diff({}, (), Patch({}), codec)

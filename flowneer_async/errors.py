@@ -1,0 +1,279 @@
+"""Every error that this package raises.
+
+    FlowneerError
+    ├── DefinitionError              a mistake in a flow, found while it is built
+    │   ├── BadName                  a flow, a step or a run id with a name that cannot be used
+    │   ├── DuplicateName            two steps of one name
+    │   ├── BadStep                  a step that cannot be called with (state) or (state, ctx)
+    │   ├── BadOption                an option of a step, a flow or a store that makes no sense
+    │   └── PluginCollision          two plugins, or a plugin and the builder, with a method of one name
+    ├── StateError                   a state that cannot be kept
+    │   ├── BadState                 no mapping, dataclass, pydantic model or msgspec Struct
+    │   ├── StateTypeUnknown         a stored state that needs a type which the flow does not name
+    │   └── StateNotSerializable     a value that would not come back as it is
+    ├── RunError                     a run that cannot start, go on or finish
+    │   ├── FlowError                a step failed
+    │   ├── StepReturned             a step returned a value instead of changing the state
+    │   ├── StateMissing             a run that has no stored state was started without one
+    │   ├── RunBusy                  another owner works on this run
+    │   ├── Fenced                   another owner has taken this run over
+    │   ├── FlowChanged              the steps that a run has passed are not those of the flow
+    │   └── ForeignRun               the run belongs to another flow
+    └── StoreError                   a store that cannot do what it was asked
+        ├── UnknownRun  UnknownVersion
+        ├── CorruptVersion  BrokenChain  VersionConflict
+        ├── NotADatabase  SchemaTooNew
+        └── StoreFull  StoreBusy  StoreClosed  StoreFailed
+
+Messages hold ids, names, keys, types and sizes: never a value of the state, which may be a secret.
+"""
+
+from collections.abc import Sequence
+
+
+class FlowneerError(Exception):
+    """The base of every error of this package."""
+
+
+class DefinitionError(FlowneerError):
+    """A mistake in a flow, found while it is built."""
+
+
+class BadName(DefinitionError):
+    """`name` cannot be the name of a `kind` (flow, step or run id)."""
+
+    def __init__(self, kind: str, name: object, rule: str) -> None:
+        super().__init__(f"{name!r} cannot be the name of a {kind}: {rule}")
+        self.kind, self.name = kind, name
+
+
+class DuplicateName(DefinitionError):
+    """A flow has two steps named `name`."""
+
+    def __init__(self, flow: str, name: str) -> None:
+        super().__init__(f"flow {flow!r} already has a step {name!r}: give this one another name, name={name + '-2'!r}")
+        self.flow, self.name = flow, name
+
+
+class BadStep(DefinitionError):
+    """What was given as a step of `flow` is not one."""
+
+    def __init__(self, flow: str, step: object, reason: str) -> None:
+        super().__init__(f"{_described(step)} cannot be a step of flow {flow!r}: {reason}")
+        self.flow, self.step = flow, step
+
+
+class BadOption(DefinitionError):
+    """Option `option` has a value that makes no sense."""
+
+    def __init__(self, option: str, value: object, rule: str) -> None:
+        super().__init__(f"{option}={value!r} makes no sense: {rule}")
+        self.option, self.value = option, value
+
+
+class PluginCollision(DefinitionError):
+    """Plugin `plugin` defines `method`, which `owner` has already."""
+
+    def __init__(self, plugin: str, method: str, owner: str) -> None:
+        super().__init__(f"plugin {plugin} defines {method!r}, which {owner} has already: rename one of them")
+        self.plugin, self.method, self.owner = plugin, method, owner
+
+
+class StateError(FlowneerError):
+    """A state that cannot be kept."""
+
+
+class BadState(StateError):
+    """The state, of type `state_type`, is of no kind that a flow can work on."""
+
+    def __init__(self, state_type: type, reason: str) -> None:
+        super().__init__(f"a state of type {state_type.__qualname__} cannot be used: {reason}")
+        self.state_type = state_type
+
+
+class StateTypeUnknown(StateError):
+    """A stored state holds a `type_name`, which the flow's state type does not name."""
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__(
+            f"the stored state holds a {type_name}, a type this flow does not know: "
+            "name the state's type when building it, FlowBuilder(name, StateType)"
+        )
+        self.type_name = type_name
+
+
+class StateNotSerializable(StateError):
+    """The value at `path` (`$.order.items[3]`) would not come back as it is."""
+
+    def __init__(self, path: str, reason: str, *, step: str | None = None) -> None:
+        where = "" if step is None else f" after step {step!r}"
+        super().__init__(f"the state cannot be stored{where}: {path} {reason}")
+        self.path, self.reason, self.step = path, reason, step
+
+
+class RunError(FlowneerError):
+    """A run that cannot start, go on or finish."""
+
+
+class FlowError(RunError):
+    """Step `step` of run `run_id` failed with `cause`; running the id again goes on at this step."""
+
+    def __init__(self, step: str, run_id: str, cause: BaseException, attempts: int) -> None:
+        tried = "" if attempts == 1 else f" after {attempts} attempts"
+        super().__init__(f"step {step!r} of run {run_id!r} failed{tried} with {type(cause).__qualname__}")
+        self.step, self.run_id, self.cause, self.attempts = step, run_id, cause, attempts
+
+
+class StepReturned(RunError):
+    """Step `step` returned a value of type `value_type`."""
+
+    def __init__(self, step: str, run_id: str, value_type: type) -> None:
+        super().__init__(
+            f"step {step!r} of run {run_id!r} returned a {value_type.__qualname__}: "
+            "a step changes the state it is given in place, and returns None"
+        )
+        self.step, self.run_id, self.value_type = step, run_id, value_type
+
+
+class StateMissing(RunError):
+    """Run `run_id` has no stored state, and was started without one."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} has no stored state to go on from: pass one, run(state, run_id=…)")
+        self.run_id = run_id
+
+
+class RunBusy(RunError):
+    """Another owner works on run `run_id`."""
+
+    def __init__(self, run_id: str, owner: str | None) -> None:
+        super().__init__(f"run {run_id!r} is being worked on by {owner or 'another owner'}: wait for it, or stop it first")
+        self.run_id, self.owner = run_id, owner
+
+
+class Fenced(RunError):
+    """Another owner has taken run `run_id` over: nothing more of this one is stored."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} was taken over by another owner: this one has stopped, nothing of it was lost")
+        self.run_id = run_id
+
+
+class FlowChanged(RunError):
+    """The steps that run `run_id` has `passed` are not in this order among the flow's `steps`."""
+
+    def __init__(self, run_id: str, passed: Sequence[str], steps: Sequence[str]) -> None:
+        super().__init__(
+            f"run {run_id!r} has passed {_listed(passed)}, but the flow's steps are now {_listed(steps)}: "
+            "put the passed steps back in their order, or start a new run"
+        )
+        self.run_id, self.passed, self.steps = run_id, tuple(passed), tuple(steps)
+
+
+class ForeignRun(RunError):
+    """Run `run_id` is one of flow `theirs`, not of flow `ours`."""
+
+    def __init__(self, run_id: str, theirs: str, ours: str) -> None:
+        super().__init__(f"run {run_id!r} belongs to flow {theirs!r}, not to {ours!r}: use another run id")
+        self.run_id, self.theirs, self.ours = run_id, theirs, ours
+
+
+class StoreError(FlowneerError):
+    """A store that cannot do what it was asked."""
+
+
+class UnknownRun(StoreError):
+    """The store has no run `run_id`."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"the store has no run {run_id!r}")
+        self.run_id = run_id
+
+
+class UnknownVersion(StoreError):
+    """The store has no version `version`."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"the store has no version {version!r}: a version id is written run_id@number")
+        self.version = version
+
+
+class CorruptVersion(StoreError):
+    """The content of `version` is not what was stored."""
+
+    def __init__(self, version: str, reason: str) -> None:
+        super().__init__(f"version {version!r} is damaged ({reason}): resume from an earlier one, or restore the store")
+        self.version, self.reason = version, reason
+
+
+class BrokenChain(StoreError):
+    """`version` cannot be resolved: `missing`, which it builds on, is not in the store."""
+
+    def __init__(self, version: str, missing: str) -> None:
+        super().__init__(f"version {version!r} builds on {missing!r}, which is missing: restore the store")
+        self.version, self.missing = version, missing
+
+
+class VersionConflict(StoreError):
+    """`version` cannot be appended: the head of its run is not its parent."""
+
+    def __init__(self, version: str, head: str | None) -> None:
+        super().__init__(f"version {version!r} cannot be appended: the head of its run is {head!r}, not its parent")
+        self.version, self.head = version, head
+
+
+class NotADatabase(StoreError):
+    """The file at `path` is not a database that this store can read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path!r} is not a SQLite database, or is damaged: choose another file")
+        self.path = path
+
+
+class SchemaTooNew(StoreError):
+    """The store has schema `found`; this release knows up to `known`."""
+
+    def __init__(self, place: str, found: int, known: int) -> None:
+        super().__init__(f"{place!r} has schema {found}, this release knows up to {known}: upgrade flowneer-async")
+        self.place, self.found, self.known = place, found, known
+
+
+class StoreFull(StoreError):
+    """There is no room for what was to be stored; nothing of it was."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"{place!r} is full: free some room and run the same run id again")
+        self.place = place
+
+
+class StoreBusy(StoreError):
+    """The store stayed locked for `seconds`."""
+
+    def __init__(self, place: str, seconds: float) -> None:
+        super().__init__(f"{place!r} stayed locked by another program for {seconds:g} s: try again")
+        self.place, self.seconds = place, seconds
+
+
+class StoreClosed(StoreError):
+    """The store at `place` is not open."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"{place!r} is not open: use it inside 'async with'")
+        self.place = place
+
+
+class StoreFailed(StoreError):
+    """`operation` failed in the store; the reason is the cause of this error."""
+
+    def __init__(self, place: str, operation: str, reason: str) -> None:
+        super().__init__(f"{operation} failed in {place!r}: {reason}")
+        self.place, self.operation, self.reason = place, operation, reason
+
+
+def _described(step: object) -> str:
+    return getattr(step, "__qualname__", None) or f"an object of type {type(step).__qualname__}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [*names[:4], "…", *names[-4:]] if len(names) > 9 else list(names)
+    return "[" + ", ".join(shown) + "]"

@@ -1,0 +1,198 @@
+"""Keeping the versions of a run: the only caller of a store while it goes on.
+
+`ChainJournal` appends to a full store, under a lease. `EntryJournal` gives entries to a store of two methods.
+"""
+
+from collections.abc import Sequence
+from inspect import isawaitable
+from typing import Any, Protocol
+
+from flowneer_async.behind import Behind
+from flowneer_async.differ import Diff, Mirror
+from flowneer_async.errors import FlowneerError, StateNotSerializable, StoreFailed
+from flowneer_async.plan import Plan
+from flowneer_async.policy import World
+from flowneer_async.shield import complete
+from flowneer_async.state import Shape
+from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
+from flowneer_async.versions import (
+    Head,
+    Status,
+    Version,
+    VersionedCheckpointEntry,
+    grow,
+    keyframe_body,
+    version_id,
+)
+
+
+class Journal(Protocol):
+    """What the runner needs of either kind."""
+
+    @property
+    def version(self) -> str | None:
+        """The last version."""
+        ...
+
+    @property
+    def before(self) -> Mirror | None:
+        """The state before the step that comes next, where the journal has it."""
+        ...
+
+    @property
+    def behind(self) -> Behind | None:
+        """What saves behind the run, and wants a task for it."""
+        ...
+
+    async def record(self, index: int, path: str, state: object) -> None:
+        """Keep the state after a step."""
+        ...
+
+    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+        """Keep what is left, and how the run stands."""
+        ...
+
+
+class ChainJournal:
+    """Versions of an owned run, each on the head that the one before it made."""
+
+    def __init__(
+        self, plan: Plan[Any], store: VersionStore, lease: Lease, head: Head, mirror: Mirror, shape: Shape, world: World
+    ) -> None:
+        self._plan, self._store, self._lease, self._world = plan, store, lease, world
+        self._head, self._mirror, self._shape = head, mirror, shape
+        # The last step that the filter passed over, and the last that the mirror has but the store has not.
+        self._passed: tuple[int, str] | None = None
+        self._pending: tuple[int, str] | None = None
+        self.behind = Behind(self._append, world.now) if plan.durability == "async" else None
+
+    @property
+    def version(self) -> str:
+        return self._head.version
+
+    @property
+    def before(self) -> Mirror | None:
+        return self._mirror if self._passed is None else None
+
+    async def begin(self, step_index: int, path: str, fork_of: str | None) -> None:
+        """Append the root: a keyframe of the state as the mirror has it."""
+        await self._append([self._keyframe(step_index, path, fork_of)])
+
+    async def record(self, index: int, path: str, state: object) -> None:
+        if self._plan.keeps is None or self._plan.keeps(path):
+            await self._keep(index, path, state)
+        else:
+            self._passed = index, path
+
+    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+        try:
+            if self._passed is not None and status == "completed":
+                await self._keep(*self._passed, state)
+            if self._pending is not None:
+                await self._append([self._keyframe(*self._pending)])
+            if self.behind is not None:
+                await self.behind.flush()
+        except BaseException:
+            await self._store.release(self._lease, "running")
+            raise
+        await self._store.release(self._lease, status, error)
+
+    async def _keep(self, index: int, path: str, state: object) -> None:
+        diff = _advance(self._mirror, self._shape, state, path)
+        self._passed = None
+        if self._plan.durability == "exit":
+            self._pending = index, path
+        elif diff is not None or not self._plan.skip_unchanged:
+            await self._save(self._version(diff, index, path))
+
+    async def _save(self, version: Version) -> None:
+        if self.behind is None:
+            await self._store.append(self._lease, (version,))
+        else:
+            await self.behind.put(version)
+
+    async def _append(self, versions: Sequence[Version]) -> None:
+        await self._store.append(self._lease, versions)
+
+    def _version(self, diff: Diff | None, index: int, path: str) -> Version:
+        body = b"" if diff is None else diff.encode()
+        if self._head.wants_keyframe(body, self._mirror.size):
+            return self._keyframe(index, path)
+        version, self._head = grow(self._head, body, False, index, path, self._world.now())
+        return version
+
+    def _keyframe(self, index: int, path: str, fork_of: str | None = None) -> Version:
+        body = keyframe_body(self._mirror.texts)
+        version, self._head = grow(self._head, body, True, index, path, self._world.now(), fork_of)
+        return version
+
+
+class EntryJournal:
+    """Entries for a store of two methods, from a root on: one for each step that changed something."""
+
+    behind = None
+
+    def __init__(
+        self,
+        plan: Plan[Any],
+        store: VersionedCheckpointStore,
+        run_id: str,
+        parent: str | None,
+        mirror: Mirror,
+        shape: Shape,
+        world: World,
+    ) -> None:
+        self._plan, self._store, self._world = plan, store, world
+        self._run_id, self._mirror, self._shape = run_id, mirror, shape
+        self._seq = 0
+        self._passed: tuple[int, str] | None = None
+        self.version = parent
+
+    @property
+    def before(self) -> Mirror | None:
+        return self._mirror if self._passed is None else None
+
+    async def begin(self, diff: Diff) -> None:
+        """Give the root, which holds the whole initial state."""
+        await self._give(diff, -1, "")
+
+    async def record(self, index: int, path: str, state: object) -> None:
+        if self._plan.keeps is not None and not self._plan.keeps(path):
+            self._passed = index, path
+            return
+        self._passed = None
+        diff = _advance(self._mirror, self._shape, state, path)
+        if diff is not None:
+            await self._give(diff, index, path)
+
+    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+        if self._passed is not None and status == "completed":
+            index, path = self._passed
+            diff = _advance(self._mirror, self._shape, state, path)
+            if diff is not None:
+                await self._give(diff, index, path)
+
+    async def _give(self, diff: Diff, index: int, path: str) -> None:
+        version = version_id(self._run_id, self._seq)
+        entry = VersionedCheckpointEntry(version, index, diff, self.version, self._world.now(), path)
+        await complete(_save(self._store, entry))
+        self._seq += 1
+        self.version = version
+
+
+async def _save(store: VersionedCheckpointStore, entry: VersionedCheckpointEntry) -> None:
+    try:
+        saving = store.save(entry)
+        if isawaitable(saving):
+            await saving
+    except FlowneerError:
+        raise
+    except Exception as error:
+        raise StoreFailed(type(store).__qualname__, f"save of {entry.version}", type(error).__qualname__) from error
+
+
+def _advance(mirror: Mirror, shape: Shape, state: object, path: str) -> Diff | None:
+    try:
+        return mirror.advance(shape.items(state))
+    except StateNotSerializable as error:
+        raise StateNotSerializable(error.path, error.reason, step=path) from None

@@ -1,0 +1,237 @@
+"""How a run begins: a new one, one that goes on, one that is finished, or a fork."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from inspect import isawaitable
+from typing import Any, cast
+
+from flowneer_async.differ import Mirror, no_diff
+from flowneer_async.encoding import Codec
+from flowneer_async.errors import (
+    BadName,
+    BadState,
+    FlowChanged,
+    FlowneerError,
+    ForeignRun,
+    RunBusy,
+    StateMissing,
+    StateTypeUnknown,
+    StoreFailed,
+)
+from flowneer_async.journal import ChainJournal, EntryJournal, Journal
+from flowneer_async.plan import Plan
+from flowneer_async.policy import World
+from flowneer_async.state import DICT, Shape, named_types, shape_of
+from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
+from flowneer_async.versions import (
+    ROOT,
+    Head,
+    Run,
+    Snapshot,
+    Version,
+    check_run_id,
+    head_of,
+    parse_version_id,
+    resolved,
+    version_id,
+)
+
+_TRIES = 3  # to claim a run whose owner is just finishing
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run that goes on at step number `position`, with `state`, kept by `journal`."""
+
+    run_id: str
+    position: int
+    state: Any
+    shape: Shape
+    codec: Codec
+    journal: Journal | None = None
+    finished_at: str | None = None
+    """The last version of a run that is complete already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A version of a stored run, and the JSON of the state it stood for."""
+
+    run: Run
+    chain: Sequence[Version]
+    texts: dict[str, bytes]
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """The steps that were completed when it was made."""
+        path, steps = self.chain[-1].path, self.run.steps
+        return () if not path else steps[: steps.index(path) + 1] if path in steps else (path,)
+
+
+@cache
+def _codec(kind: type) -> Codec:
+    return Codec(*named_types(kind))
+
+
+class Opening:
+    """Finds out how one call of `run` begins, and takes the lease that it needs."""
+
+    def __init__(self, plan: Plan[Any], state: object, run_id: str | None, world: World) -> None:
+        self._plan, self._state, self._world = plan, state, world
+        self._run_id = None if run_id is None else check_run_id(run_id)
+        self._shape = self._shape_wanted()
+        self._codec = _codec(plan.state_type or self._shape.type)
+        self._lease: Lease | None = None
+
+    async def open(self) -> Opened:
+        """Raises a StateError, RunError or StoreError; then nothing was begun, but `abandon` has to be called."""
+        plan = self._plan
+        if plan.store is None:
+            return self._opened(self._run_id or self._world.new_run_id(), 0, self._given())
+        if not isinstance(plan.store, VersionStore):
+            return await self._open_entries(plan.store)
+        if plan.resumes is not None:
+            return await self._resume(plan.store, plan.resumes)
+        return await self._begin(plan.store, self._run_id or self._world.new_run_id(), None)
+
+    async def abandon(self) -> None:
+        """Give back the lease of a run that did not come to begin."""
+        if self._lease is not None and isinstance(self._plan.store, VersionStore):
+            await self._plan.store.release(self._lease, "running")
+
+    def _shape_wanted(self) -> Shape:
+        wanted = None if self._plan.state_type is None else shape_of(self._plan.state_type)
+        if self._state is None:
+            return wanted or DICT
+        given = shape_of(type(self._state))
+        if wanted is not None and wanted != given:
+            raise BadState(type(self._state), f"flow {self._plan.name!r} works on {wanted.type.__qualname__}")
+        if self._plan.resumes is not None:
+            raise BadState(type(self._state), "a flow that resumes restores its own: call run() without one")
+        return given
+
+    def _given(self, run_id: str = "") -> object:
+        if self._state is None:
+            raise StateMissing(run_id or self._run_id or "new")
+        return self._state
+
+    def _opened(self, run_id: str, position: int, state: object, journal: Journal | None = None) -> Opened:
+        return Opened(run_id, position, state, self._shape, self._codec, journal)
+
+    # A full store -----------------------------------------------------------------------------------------------------
+
+    async def _resume(self, store: VersionStore, version: str) -> Opened:
+        """The head of a run goes on as that run; any other version, or another run id, is a fork."""
+        run_id, seq = parse_version_id(version)
+        stored = await self._stored(store, await store.read(run_id), version)
+        if self._run_id in (None, run_id) and seq == stored.run.head:
+            return await self._go_on(store, run_id)
+        if self._run_id == run_id:
+            raise BadName("fork", run_id, f"it is the run that {version!r} is of, and has gone on from there")
+        return await self._begin(store, self._run_id or self._world.new_run_id(), stored)
+
+    async def _begin(self, store: VersionStore, run_id: str, origin: _Stored | None) -> Opened:
+        """A new run, from the state given or as a fork; where the id is taken already, that run goes on."""
+        position = 0 if origin is None else self._position(origin)
+        if origin is None and self._state is None:
+            return await self._go_on(store, run_id)
+        mirror = self._mirror(origin)
+        state = self._given() if origin is None else self._build(mirror)
+        now = self._world.now()
+        plan = self._plan
+        run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.paths, created=now, updated=now)
+        self._lease = await store.create(run)
+        if self._lease is None:
+            return await self._go_on(store, run_id)
+        journal = self._journal(store, self._lease, Head(run_id), mirror)
+        last = None if origin is None else origin.chain[-1]
+        await (journal.begin(ROOT, "", None) if last is None else journal.begin(last.step_index, last.path, last.id))
+        return self._opened(run_id, position, state, journal)
+
+    async def _go_on(self, store: VersionStore, run_id: str) -> Opened:
+        for _ in range(_TRIES):
+            run = await store.read(run_id)
+            self._check(run)
+            stored = None if run.head < 0 else await self._stored(store, run, version_id(run_id, run.head))
+            try:
+                return await self._continue(store, run, stored)
+            except RunBusy as busy:
+                if busy.owner is not None:
+                    raise
+        raise RunBusy(run_id, None)
+
+    async def _continue(self, store: VersionStore, run: Run, stored: _Stored | None) -> Opened:
+        mirror = self._mirror(stored)
+        state = self._given(run.run_id) if stored is None else self._build(mirror)
+        if run.status == "completed" and stored is not None:
+            done = self._opened(run.run_id, len(self._plan.order), state)
+            return replace(done, finished_at=stored.chain[-1].id)
+        position = 0 if stored is None else self._position(stored)
+        self._lease = await store.claim(replace(run, steps=self._plan.paths))
+        journal = self._journal(store, self._lease, Head(run.run_id) if stored is None else head_of(stored.chain), mirror)
+        if stored is None:
+            await journal.begin(ROOT, "", None)
+        return self._opened(run.run_id, position, state, journal)
+
+    async def _stored(self, store: VersionStore, run: Run, version: str) -> _Stored:
+        chain = await store.chain(version)
+        self._check(run)
+        return _Stored(run, chain, resolved(version, chain))
+
+    def _check(self, run: Run) -> None:
+        if run.flow != self._plan.name:
+            raise ForeignRun(run.run_id, run.flow, self._plan.name)
+        if self._shape is DICT and run.state_type != DICT.type.__qualname__:
+            raise StateTypeUnknown(run.state_type)
+
+    def _position(self, stored: _Stored) -> int:
+        """The index of the first step after those passed, which all have to be there still, in their order."""
+        paths, passed = self._plan.paths, stored.passed
+        left = iter(paths)
+        if not all(path in left for path in passed):
+            raise FlowChanged(stored.run.run_id, passed, paths)
+        return paths.index(passed[-1]) + 1 if passed else 0
+
+    def _mirror(self, stored: _Stored | None) -> Mirror:
+        if stored is not None:
+            return Mirror(self._codec, stored.texts)
+        mirror = Mirror(self._codec)
+        if self._state is not None:
+            mirror.advance(self._shape.items(self._state))
+        return mirror
+
+    def _build(self, mirror: Mirror) -> object:
+        return self._shape.build({key: self._codec.load(text) for key, text in mirror.texts.items()})
+
+    def _journal(self, store: VersionStore, lease: Lease, head: Head, mirror: Mirror) -> ChainJournal:
+        return ChainJournal(self._plan, store, lease, head, mirror, self._shape, self._world)
+
+    # A store of two methods -------------------------------------------------------------------------------------------
+
+    async def _open_entries(self, store: VersionedCheckpointStore) -> Opened:
+        run_id = self._run_id or self._world.new_run_id()
+        mirror = Mirror(self._codec)
+        journal = EntryJournal(self._plan, store, run_id, self._plan.resumes, mirror, self._shape, self._world)
+        if self._plan.resumes is None:
+            root = mirror.advance(self._shape.items(self._given()))
+            await journal.begin(root or no_diff(self._codec))
+            return self._opened(run_id, 0, self._given(), journal)
+        snapshot = await _resolve(store, self._plan.resumes)
+        # Through JSON, so that the run works on a copy, and never on what the store holds.
+        mirror.advance(snapshot.state)
+        return self._opened(run_id, snapshot.step_index + 1, self._build(mirror), journal)
+
+
+async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[dict[str, object]]:
+    try:
+        answer = store.resolve(version)
+        found: object = await answer if isawaitable(answer) else answer
+    except FlowneerError:
+        raise
+    except Exception as error:
+        raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", type(error).__qualname__) from error
+    if not isinstance(found, Snapshot):
+        reason = f"it gave a {type(found).__qualname__}, not a Snapshot(step_index, state)"
+        raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", reason)
+    return cast(Snapshot[dict[str, object]], found)

@@ -1,0 +1,36 @@
+"""Work that a cancellation may not interrupt."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+async def complete(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end whatever cancels us meanwhile, and re-raise that cancellation afterwards.
+
+    Neither half is enough alone: an anyio shield stops cancel scopes but not `task.cancel()`, and `asyncio.shield`
+    lets the caller go on before the work is done.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio, where scopes are all there is
+        with anyio.CancelScope(shield=True):
+            return await work
+    return await _complete_task(asyncio.ensure_future(work))
+
+
+async def _complete_task(task: "asyncio.Task[T]") -> T:
+    cancellation: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancellation = error
+    if cancellation is not None:
+        raise cancellation from task.exception()
+    return task.result()

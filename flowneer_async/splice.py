@@ -1,0 +1,109 @@
+"""One replaced stretch of bytes: finding it between two texts, and making it in a long text, many times over."""
+
+from dataclasses import dataclass
+
+_FIRST = 64  # bytes of the first slice that a search compares
+_CHUNK = 32 * 1024  # bytes: the most that one splice of a long text has to move
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """Bytes `at` to `at + removed` of a text are replaced by `text`."""
+
+    at: int
+    removed: int
+    text: bytes
+
+
+def splice_between(before: bytes, after: bytes) -> Splice:
+    """The one stretch in which two texts differ, cut where UTF-8 characters begin."""
+    most = min(len(before), len(after))
+    start = _common_start(before, after, most)
+    while start and _continues(after, start):
+        start -= 1
+    ending = _common_end(before, after, most - start)
+    while ending and _continues(after, len(after) - ending):
+        ending -= 1
+    return Splice(start, len(before) - ending - start, after[start : len(after) - ending])
+
+
+def _continues(text: bytes, at: int) -> bool:
+    """Does the byte at `at` go on with a character that began before it?"""
+    return at < len(text) and text[at] & 0xC0 == 0x80
+
+
+def _common_start(a: bytes, b: bytes, most: int) -> int:
+    """The length of the longest common start: by slices that double while they agree, then halve."""
+    done, step = 0, _FIRST
+    while done < most and a[done : done + step] == b[done : done + step] and done + step <= most:
+        done, step = done + step, step * 2
+    step = min(step, most - done)
+    while step:
+        if a[done : done + step] == b[done : done + step] and done + step <= most:
+            done += step
+        else:
+            step //= 2
+    return done
+
+
+def _common_end(a: bytes, b: bytes, most: int) -> int:
+    """The same from the end."""
+    done, step = 0, _FIRST
+    ends = len(a), len(b)
+
+    def agree(size: int) -> bool:
+        stops = ends[0] - done, ends[1] - done
+        return done + size <= most and a[stops[0] - size : stops[0]] == b[stops[1] - size : stops[1]]
+
+    while agree(step):
+        done, step = done + step, step * 2
+    step = min(step, most - done)
+    while step:
+        if agree(step):
+            done += step
+        else:
+            step //= 2
+    return done
+
+
+class Text:
+    """A text that takes many splices: in chunks, so that none of them moves the whole."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, text: bytes) -> None:
+        self._chunks = [bytearray(text[at : at + _CHUNK]) for at in range(0, len(text), _CHUNK)] or [bytearray()]
+
+    def splice(self, cut: Splice) -> None:
+        """Make one replacement; raises ValueError when it lies outside the text."""
+        index, at = self._place(cut.at)
+        chunk = self._chunks[index]
+        left = cut.removed - len(chunk[at : at + cut.removed])
+        chunk[at : at + cut.removed] = cut.text
+        if left:
+            self._drop(index + 1, left)
+        if len(chunk) > 2 * _CHUNK:
+            self._chunks[index : index + 1] = [chunk[at : at + _CHUNK] for at in range(0, len(chunk), _CHUNK)]
+
+    def join(self) -> bytes:
+        """The text as it is now."""
+        return b"".join(self._chunks)
+
+    def _place(self, at: int) -> tuple[int, int]:
+        for index, chunk in enumerate(self._chunks):
+            if at <= len(chunk):
+                return index, at
+            at -= len(chunk)
+        raise ValueError("a splice lies outside its text")
+
+    def _drop(self, index: int, count: int) -> None:
+        """Remove `count` bytes from the start of chunk `index` on."""
+        while count:
+            if index == len(self._chunks):
+                raise ValueError("a splice lies outside its text")
+            chunk = self._chunks[index]
+            gone = min(count, len(chunk))
+            del chunk[:gone]
+            count -= gone
+            if not chunk:
+                del self._chunks[index]

@@ -1,0 +1,144 @@
+"""The kinds of state: a dict, or an object whose fields are read and written like the keys of one.
+
+dict and TypedDict, dataclasses, pydantic models and msgspec Structs. A `Shape` says how one type is taken apart and put
+together; `named_types` finds the types that a state type names in its annotations, for these may stand in the state.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast, get_args, get_origin, get_type_hints, is_typeddict
+
+from flowneer_async.errors import BadState
+
+Items = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How values of `type` are taken apart into named items and put together from them."""
+
+    type: type
+    items: Callable[[Any], Items]
+    build: Callable[[dict[str, object]], object]
+    write: Callable[[Any, str, object], None] = setattr
+    remove: Callable[[Any, str], None] = delattr
+
+
+DICT = Shape(dict, lambda state: state, lambda items: items, dict.__setitem__, dict.__delitem__)
+
+
+def shape_of(kind: type) -> Shape:
+    """The shape of a state of type `kind`; raises BadState."""
+    if kind is dict or _is_typed_dict(kind):
+        return DICT
+    if issubclass(kind, Mapping):
+        raise BadState(kind, "only a plain dict comes back as what it was: use dict(…)")
+    found = _object_shape(kind)
+    if found is None:
+        raise BadState(kind, "a state is a dict, a dataclass, a pydantic model or a msgspec Struct")
+    if _is_frozen(kind):
+        raise BadState(kind, "it is frozen, and steps change the state in place")
+    return found
+
+
+def named_types(kind: type) -> tuple[dict[str, Shape], dict[str, type[Enum]]]:
+    """The objects and the enums that may stand in a state of type `kind`, by their qualified names."""
+    shapes: dict[str, Shape] = {}
+    enums: dict[str, type[Enum]] = {}
+    for found in _reachable(kind):
+        known = enums if issubclass(found, Enum) else shapes
+        if found.__qualname__ in known:
+            raise BadState(kind, f"it names two types called {found.__qualname__}: rename one of them")
+        if issubclass(found, Enum):
+            enums[found.__qualname__] = found
+        elif (shape := _object_shape(found)) is not None:
+            shapes[found.__qualname__] = shape
+    return shapes, enums
+
+
+def _reachable(kind: type) -> Iterator[type]:
+    """Every class that the annotations of `kind` lead to, itself included, each once."""
+    seen: set[type] = set()
+    waiting: list[object] = [kind]
+    while waiting:
+        hint = waiting.pop()
+        if (origin := get_origin(hint)) is not None:
+            waiting.extend((origin, *get_args(hint)))
+        if isinstance(hint, type) and hint not in seen:
+            seen.add(hint)
+            yield hint
+            waiting.extend(_annotations(hint))
+
+
+def _annotations(kind: type) -> Iterable[object]:
+    if _is_model(kind):
+        return [field.annotation for field in cast(Any, kind).model_fields.values()]
+    if not (_is_typed_dict(kind) or dataclasses.is_dataclass(kind) or _is_struct(kind)):
+        return ()
+    try:
+        return get_type_hints(kind).values()
+    except NameError as error:
+        raise BadState(kind, f"its annotations name {error.name!r}, which cannot be found at run time") from None
+
+
+def _is_typed_dict(kind: type) -> bool:
+    return issubclass(kind, dict) and is_typeddict(kind)
+
+
+def _is_model(kind: type) -> bool:
+    pydantic = sys.modules.get("pydantic")  # its models exist only where it is imported
+    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
+
+
+def _is_struct(kind: type) -> bool:
+    msgspec = sys.modules.get("msgspec")
+    return msgspec is not None and issubclass(kind, msgspec.Struct)
+
+
+def _is_frozen(kind: Any) -> bool:
+    if _is_model(kind):
+        return bool(kind.model_config.get("frozen"))
+    return bool(kind.__struct_config__.frozen if _is_struct(kind) else kind.__dataclass_params__.frozen)
+
+
+def _object_shape(kind: Any) -> Shape | None:
+    if _is_model(kind):
+        return _model_shape(kind)
+    if _is_struct(kind):
+        return Shape(kind, _field_reader(kind.__struct_fields__), lambda items: kind(**items))
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_shape(cast(type, kind))
+    return None
+
+
+def _dataclass_shape(kind: type) -> Shape:
+    def build(items: dict[str, object]) -> object:
+        # Past __init__ and __post_init__, which have done their work once.
+        built = object.__new__(kind)
+        for name, value in items.items():
+            object.__setattr__(built, name, value)
+        return built
+
+    return Shape(kind, _field_reader(tuple(field.name for field in dataclasses.fields(cast(Any, kind)))), build)
+
+
+def _model_shape(kind: Any) -> Shape:
+    if kind.__private_attributes__:
+        raise BadState(kind, "it has private attributes, which are no fields and would be lost")
+
+    def items(state: Any) -> Items:
+        return {**state.__dict__, **(state.__pydantic_extra__ or {})}
+
+    # Past the validators, which have done their work once.
+    return Shape(kind, items, lambda items: kind.model_construct(**items))
+
+
+def _field_reader(names: tuple[str, ...]) -> Callable[[Any], Items]:
+    def read(state: Any) -> Items:
+        # A field without a value is an absent key: a dataclass may have one.
+        return {name: getattr(state, name) for name in names if hasattr(state, name)}
+
+    return read

@@ -1,0 +1,235 @@
+"""The chain: versions, what each is made of, and how a row of them folds to a state."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+from flowneer_async.differ import Diff, Patch
+from flowneer_async.errors import BadName, BrokenChain, CorruptVersion, UnknownVersion
+from flowneer_async.splice import Splice, Text
+
+Status: TypeAlias = Literal["running", "waiting", "completed", "failed", "cancelled"]
+State = TypeVar("State")
+
+ROOT = -1
+"""The step index of a root version, before any step."""
+
+ROW_WEIGHT = 400
+"""What a row costs to read beside its body, in bytes of state that would take as long (`make bench` measures it)."""
+
+FLOOR = 16 * 1024
+"""What a small state's rows may weigh at least before a keyframe: some forty of them."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+_LONG = 4096  # bytes: a text longer than that is not copied for every splice
+
+
+def check_run_id(run_id: object) -> str:
+    """The run id, or BadName."""
+    if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id):
+        return run_id
+    raise BadName("run", run_id, f"a run id matches {_RUN_ID.pattern}")
+
+
+def version_id(run_id: str, seq: int) -> str:
+    """The id of version number `seq` of a run: `run_id@seq`."""
+    return f"{run_id}@{seq}"
+
+
+def parse_version_id(version: object) -> tuple[str, int]:
+    """The run id and the number in a version id; raises UnknownVersion."""
+    run_id, _, seq = version.rpartition("@") if isinstance(version, str) else ("", "", "")
+    if not (_RUN_ID.fullmatch(run_id) and seq.isascii() and seq.isdecimal() and len(seq) < 19):
+        raise UnknownVersion(str(version))
+    return run_id, int(seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One entry of the chain, as a store keeps it.
+
+    `base` is the number of the keyframe it folds from, its own if it is one. `path` is the cursor of the step after
+    which it was made, empty for a root. `body` is an encoded Patch: of the whole state in a keyframe, of what changed
+    else, and nothing at all in a marker. `parent_digest` is kept by keyframes only, so that a reader may begin there.
+    `timestamp` is Unix time in ms.
+    """
+
+    run_id: str
+    seq: int
+    base: int
+    fork_of: str | None
+    step_index: int
+    path: str
+    timestamp: int
+    body: bytes
+    parent_digest: bytes
+    digest: bytes
+
+    @property
+    def id(self) -> str:
+        return version_id(self.run_id, self.seq)
+
+    @property
+    def parent(self) -> str | None:
+        """The version before it; of a fork's root that of another run; None for any other root."""
+        return version_id(self.run_id, self.seq - 1) if self.seq else self.fork_of
+
+    @property
+    def is_keyframe(self) -> bool:
+        return self.base == self.seq
+
+    @property
+    def is_marker(self) -> bool:
+        """A step was completed, and left the state as it was."""
+        return not self.body
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedCheckpointEntry:
+    """One version as a two-method store is given it. `timestamp` is Unix time in ms."""
+
+    version: str
+    step_index: int
+    diff: Diff
+    parent_version: str | None
+    timestamp: int
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[State]):
+    """A whole state, and the index of the last step completed in it (-1: none)."""
+
+    step_index: int
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a store knows of a run beside its versions.
+
+    `state_type` is the qualified name of its state's type, `steps` are the paths of its flow's steps, `head` is the number of its last version (-1: none yet). Whoever owns the
+    run holds its lease, number `epoch`. Times are Unix time in ms.
+    """
+
+    run_id: str
+    flow: str
+    state_type: str
+    steps: tuple[str, ...]
+    status: Status = "running"
+    error: str | None = None
+    head: int = -1
+    epoch: int = 0
+    owner: str | None = None
+    created: int = 0
+    updated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: what the next version builds on. `weight` is what the rows after the keyframe cost to read."""
+
+    run_id: str
+    seq: int = -1
+    base: int = -1
+    digest: bytes = b""
+    weight: int = 0
+
+    @property
+    def version(self) -> str:
+        return version_id(self.run_id, self.seq)
+
+    def wants_keyframe(self, body: bytes, size: int) -> bool:
+        """Do the rows since the keyframe, with a next one of this body, weigh more than twice a state of `size` bytes?
+
+        So resolving any version reads at most about three times the state, however long the chain; and the keyframes
+        of a chain take at most half as much as the rows between them weigh.
+        """
+        return self.base < 0 or self.weight + len(body) + ROW_WEIGHT > max(2 * size, FLOOR)
+
+
+def grow(
+    head: Head, body: bytes, keyframe: bool, step_index: int, path: str, timestamp: int, fork_of: str | None = None
+) -> tuple[Version, Head]:
+    """The version that follows `head`, and the head that it becomes."""
+    run_id, seq = head.run_id, head.seq + 1
+    base, weight = (seq, 0) if keyframe else (head.base, head.weight + len(body) + ROW_WEIGHT)
+    digest = _digest(head.digest, run_id, seq, base, fork_of, step_index, path, timestamp, body)
+    parent_digest = head.digest if keyframe else b""
+    version = Version(run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
+    return version, Head(run_id, seq, base, digest, weight)
+
+
+def head_of(chain: Sequence[Version]) -> Head:
+    """The head of a chain, given its versions from the last keyframe on."""
+    last = chain[-1]
+    weight = sum(len(version.body) + ROW_WEIGHT for version in chain[1:])
+    return Head(last.run_id, last.seq, last.base, last.digest, weight)
+
+
+def fold(chain: Iterable[Version]) -> dict[str, bytes]:
+    """The JSON of each key after the last version of a chain, whose first is a keyframe. Parses no value."""
+    texts: dict[str, bytes | Text] = {}
+    for version in chain:
+        if version.body:
+            _apply(Patch.decode(version.body), texts)
+    return {key: text if isinstance(text, bytes) else text.join() for key, text in texts.items()}
+
+
+def _apply(patch: Patch, texts: dict[str, bytes | Text]) -> None:
+    for key in patch.removed:
+        del texts[key]
+    for key, cut in patch.splices.items():
+        texts[key] = _spliced(texts[key], cut)
+    texts.update(patch.sets)
+
+
+def _spliced(text: bytes | Text, cut: Splice) -> bytes | Text:
+    if isinstance(text, bytes) and len(text) < _LONG:
+        return text[: cut.at] + cut.text + text[cut.at + cut.removed :]
+    long = Text(text) if isinstance(text, bytes) else text
+    long.splice(cut)
+    return long
+
+
+def checked(version: str, chain: Sequence[Version]) -> Sequence[Version]:
+    """The chain that a store gave for `version`, whole and undamaged; raises BrokenChain or CorruptVersion."""
+    run_id, seq = parse_version_id(version)
+    expected = chain[0].seq if chain and chain[0].is_keyframe else chain[-1].base
+    digest = chain[0].parent_digest
+    for row in chain:
+        if row.seq != expected:
+            raise BrokenChain(version, version_id(run_id, expected))
+        if row.digest != _digest_of(digest, row):
+            raise CorruptVersion(row.id, "its digest is not that of its content")
+        digest, expected = row.digest, expected + 1
+    if expected != seq + 1:
+        raise BrokenChain(version, version_id(run_id, expected))
+    return chain
+
+
+def resolved(version: str, chain: Sequence[Version]) -> dict[str, bytes]:
+    """The JSON of each key of `version`, from the chain that a store gave for it."""
+    rows = checked(version, chain)
+    try:
+        return fold(rows)
+    except (ValueError, KeyError) as error:
+        raise CorruptVersion(version, f"it cannot be folded: {error}") from error
+
+
+def keyframe_body(texts: Mapping[str, bytes]) -> bytes:
+    """The body of a keyframe."""
+    return Patch(texts).encode()
+
+
+def _digest_of(parent_digest: bytes, version: Version) -> bytes:
+    v = version
+    return _digest(parent_digest, v.run_id, v.seq, v.base, v.fork_of, v.step_index, v.path, v.timestamp, v.body)
+
+
+def _digest(parent_digest: bytes, *fields: object) -> bytes:
+    *head, body = fields
+    assert isinstance(body, bytes)
+    return blake2b(b"%s%s\n%s" % (parent_digest, repr(head).encode(), body), digest_size=16).digest()

@@ -1,0 +1,85 @@
+"""Opening a SQLite file: its mode, its settings, its schema."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import aiosqlite
+
+from flowneer_async.errors import NotADatabase, SchemaTooNew, StoreFailed
+from flowneer_stores import queries
+from flowneer_stores.translate import translated
+
+_LEAST_SQLITE = (3, 37, 0)
+_SETTINGS = (
+    # Larger than SQLite's own 4096: versions of about 1 KB then leave little of a page unused.
+    "PRAGMA page_size = 8192",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA wal_autocheckpoint = 500",
+)
+_SCHEMA_TABLE = "CREATE TABLE IF NOT EXISTS flowneer_schema (version INTEGER NOT NULL) STRICT"
+
+
+async def open_writer(path: Path, timeout: float) -> aiosqlite.Connection:
+    """The connection that writes, to a file of the current schema; raises a StoreError."""
+    if sqlite3.sqlite_version_info < _LEAST_SQLITE:
+        raise StoreFailed(str(path), "opening", f"SQLite {sqlite3.sqlite_version} is older than 3.37")
+    _create_private(path)
+    db = await _connect(path, timeout)
+    try:
+        for setting in _SETTINGS:
+            await db.execute_fetchall(setting)
+        await _migrate(db, str(path))
+    except BaseException as error:
+        await db.close()
+        if isinstance(error, sqlite3.Error):
+            raise translated(error, str(path), "opening", timeout) from error
+        raise
+    return db
+
+
+async def open_reader(path: Path, timeout: float) -> aiosqlite.Connection:
+    """A connection that only reads."""
+    db = await _connect(path, timeout)
+    await db.execute_fetchall("PRAGMA query_only = ON")
+    return db
+
+
+async def _connect(path: Path, timeout: float) -> aiosqlite.Connection:
+    try:
+        # In autocommit mode each statement is a transaction of its own.
+        return await aiosqlite.connect(path, timeout=timeout, isolation_level=None)
+    except sqlite3.Error as error:
+        raise translated(error, str(path), "opening", timeout) from error
+
+
+def _create_private(path: Path) -> None:
+    """Create the file for its owner alone; SQLite gives the files beside it (-wal, -shm) the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreFailed(str(path), "opening", error.strerror or str(error)) from error
+
+
+async def _migrate(db: aiosqlite.Connection, place: str) -> None:
+    await db.execute_fetchall("BEGIN IMMEDIATE")
+    try:
+        await db.execute_fetchall(_SCHEMA_TABLE)
+        rows = list(await db.execute_fetchall("SELECT version FROM flowneer_schema"))
+        found = rows[0][0] if rows else 0
+        if found > len(queries.MIGRATIONS):
+            raise SchemaTooNew(place, found, len(queries.MIGRATIONS))
+        if found < len(queries.MIGRATIONS):
+            await _upgrade(db, found)
+    finally:
+        await db.execute_fetchall("COMMIT")
+
+
+async def _upgrade(db: aiosqlite.Connection, found: int) -> None:
+    for script in queries.MIGRATIONS[found:]:
+        for statement in script.split(";\n"):
+            await db.execute_fetchall(statement)
+    await db.execute_fetchall("DELETE FROM flowneer_schema")
+    await db.execute_fetchall("INSERT INTO flowneer_schema VALUES (?)", (len(queries.MIGRATIONS),))

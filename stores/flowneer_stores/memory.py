@@ -1,0 +1,81 @@
+"""A store in the memory of this process: the model of what the others do, and all that a test needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import anyio.lowlevel
+
+from flowneer_async.errors import Fenced, RunBusy, UnknownRun, UnknownVersion, VersionConflict
+from flowneer_async.store import Lease, Plain, resolve
+from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
+
+
+@dataclass(slots=True)
+class _Kept:
+    run: Run
+    versions: list[Version] = field(default_factory=list[Version])
+
+
+class MemoryStore:
+    """Keeps runs and versions until the process ends; all of them are immutable, so nothing is shared by mistake."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+
+    async def create(self, run: Run) -> Lease | None:
+        await anyio.lowlevel.checkpoint()
+        if run.run_id in self._kept:
+            return None
+        self._kept[run.run_id] = _Kept(replace(run, epoch=1, owner="this process"))
+        return Lease(run.run_id, 1)
+
+    async def claim(self, run: Run) -> Lease:
+        await anyio.lowlevel.checkpoint()
+        kept = self._of(run.run_id)
+        if kept.run.owner is not None or kept.run.epoch != run.epoch:
+            raise RunBusy(run.run_id, kept.run.owner)
+        kept.run = replace(kept.run, steps=run.steps, status="running", error=None, epoch=run.epoch + 1, owner="this process")
+        return Lease(run.run_id, run.epoch + 1)
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        await anyio.lowlevel.checkpoint()
+        kept = self._of(lease.run_id)
+        if kept.run.epoch != lease.epoch:
+            raise Fenced(lease.run_id)
+        head = len(kept.versions) - 1
+        if [version.seq for version in versions] != list(range(head + 1, head + 1 + len(versions))):
+            raise VersionConflict(versions[0].id, None if head < 0 else version_id(lease.run_id, head))
+        kept.versions.extend(versions)
+
+    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
+        await anyio.lowlevel.checkpoint()
+        kept = self._of(lease.run_id)
+        if kept.run.epoch == lease.epoch:
+            kept.run = replace(kept.run, status=status, error=error, owner=None, epoch=lease.epoch + 1)
+
+    async def read(self, run_id: str) -> Run:
+        await anyio.lowlevel.checkpoint()
+        kept = self._of(run_id)
+        return replace(kept.run, head=len(kept.versions) - 1)
+
+    async def chain(self, version: str) -> Sequence[Version]:
+        await anyio.lowlevel.checkpoint()
+        run_id, seq = parse_version_id(version)
+        kept = self._kept.get(run_id)
+        if kept is None or seq >= len(kept.versions):
+            raise UnknownVersion(version)
+        return kept.versions[kept.versions[seq].base : seq + 1]
+
+    async def versions(self, run_id: str) -> Sequence[Version]:
+        await anyio.lowlevel.checkpoint()
+        return tuple(self._of(run_id).versions)
+
+    async def resolve(self, version: str) -> Snapshot[Plain]:
+        """The state that a version stood for, as a plain dict."""
+        return await resolve(self, version)
+
+    def _of(self, run_id: str) -> _Kept:
+        try:
+            return self._kept[run_id]
+        except KeyError:
+            raise UnknownRun(run_id) from None

@@ -1,0 +1,20 @@
+"""The SQL of the SQLite store, one file for each question, under `sql/`."""
+
+from importlib.resources import files
+
+
+def _read(name: str) -> str:
+    return (files("flowneer_stores") / "sql" / name).read_text("utf-8")
+
+
+CREATE = _read("create.sql")
+CLAIM = _read("claim.sql")
+APPEND = _read("append.sql")
+RELEASE = _read("release.sql")
+RENEW = _read("renew.sql")
+RUN = _read("run.sql")
+CHAIN = _read("chain.sql")
+VERSIONS = _read("versions.sql")
+
+MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1,))
+"""What brings a database from schema n to schema n + 1."""

@@ -1,0 +1,6 @@
+-- How owned runs stand, and their leases back: (run_id, epoch, status, error, now).
+UPDATE flowneer_runs
+SET status = new.column3, error = new.column4, updated = new.column5, owner = NULL, lease_until = 0, epoch = epoch + 1
+FROM (VALUES {rows}) AS new
+WHERE run_id = new.column1 AND epoch = new.column2
+RETURNING run_id

@@ -1,0 +1,5 @@
+SELECT run_id, flow, state_type, steps, status, error,
+       COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1),
+       epoch, owner, created, updated
+FROM flowneer_runs AS runs
+WHERE run_id = ?

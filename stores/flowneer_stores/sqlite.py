@@ -1,0 +1,206 @@
+"""A store in one SQLite file, for the processes of one machine."""
+
+import asyncio
+import os
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import aiosqlite
+import anyio
+import orjson
+
+from flowneer_async.errors import (
+    BadOption,
+    Fenced,
+    RunBusy,
+    StoreClosed,
+    StoreError,
+    UnknownRun,
+    UnknownVersion,
+    VersionConflict,
+)
+from flowneer_async.policy import unix_ms
+from flowneer_async.shield import complete
+from flowneer_async.store import Lease, Plain, resolve
+from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
+from flowneer_stores import queries
+from flowneer_stores.connect import open_reader, open_writer
+from flowneer_stores.owner import is_gone, this_owner
+from flowneer_stores.translate import translated
+from flowneer_stores.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    db: aiosqlite.Connection
+    writer: Writer
+    reader: aiosqlite.Connection
+    heartbeat: "asyncio.Task[None]"
+
+
+class SqliteStore:
+    """Runs and versions in the file at `path`, which is created with mode 0600: `async with SqliteStore(path) as store`.
+
+    Every version is synced to the disk (WAL, synchronous=FULL) before it is acknowledged; what all runs of this process
+    have to store is committed together. `timeout` is how long, in seconds, to wait while another program keeps the file
+    locked. A lease lasts `lease` seconds and is renewed three times in that time; that of a process which died on this
+    host is free at once. Raises NotADatabase, SchemaTooNew, StoreBusy, StoreFull, StoreFailed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timeout: float = 5.0,
+        lease: float = 30.0,
+        now: Callable[[], int] = unix_ms,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise BadOption("path", path, "it is the path of a file; for a store in memory use MemoryStore")
+        if lease <= 0:
+            raise BadOption("lease", lease, "it is a number of seconds above 0")
+        self._path, self._timeout, self._lease = Path(path), timeout, lease
+        self._now, self._sleep = now, sleep
+        self._owner = f"{this_owner()}:{secrets.token_hex(4)}"
+        self._held: dict[str, Lease] = {}
+        self._opened: _Open | None = None
+
+    async def __aenter__(self) -> Self:
+        await complete(self._enter())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await complete(self._exit())
+
+    async def create(self, run: Run) -> Lease | None:
+        now = self._now()
+        steps = orjson.dumps(run.steps).decode()
+        row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, self._until(now), now, now)
+        if run.run_id not in await self._writer.write(queries.CREATE, [row]):
+            return None
+        return self._hold(Lease(run.run_id, 1))
+
+    async def claim(self, run: Run) -> Lease:
+        now = self._now()
+        gone = run.owner if run.owner is not None and self._is_gone(run.run_id, run.owner) else None
+        steps = orjson.dumps(run.steps).decode()
+        row = (run.run_id, run.epoch, steps, self._owner, self._until(now), now, gone)
+        if run.run_id not in await self._writer.write(queries.CLAIM, [row]):
+            raise RunBusy(run.run_id, (await self.read(run.run_id)).owner)
+        return self._hold(Lease(run.run_id, run.epoch + 1))
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        rows = [
+            (lease.run_id, lease.epoch, versions[0].seq - 1, v.seq, v.base, v.fork_of, v.step_index, v.path)
+            + (v.timestamp, v.body, v.parent_digest, v.digest)
+            for v in versions
+        ]
+        if versions[0].digest not in await self._writer.write(queries.APPEND, rows):
+            await self._refused(lease, versions[0])
+
+    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
+        # First of all: should the write fail, this process may still claim the run anew.
+        if self._held.get(lease.run_id) == lease:
+            del self._held[lease.run_id]
+        await self._writer.write(queries.RELEASE, [(lease.run_id, lease.epoch, status, error, self._now())])
+
+    async def read(self, run_id: str) -> Run:
+        rows = await self._fetch(queries.RUN, (run_id,))
+        if not rows:
+            raise UnknownRun(run_id)
+        found, flow, state_type, steps, *rest = rows[0]
+        return Run(found, flow, state_type, tuple(orjson.loads(steps)), *rest)
+
+    async def chain(self, version: str) -> Sequence[Version]:
+        run_id, seq = parse_version_id(version)
+        rows = await self._fetch(queries.CHAIN, {"run_id": run_id, "seq": seq})
+        if not rows:
+            raise UnknownVersion(version)
+        return [Version(*row) for row in rows]
+
+    async def versions(self, run_id: str) -> Sequence[Version]:
+        rows = await self._fetch(queries.VERSIONS, {"run_id": run_id})
+        if not rows:
+            await self.read(run_id)
+        return [Version(*row) for row in rows]
+
+    async def resolve(self, version: str) -> Snapshot[Plain]:
+        """The state that a version stood for, as a plain dict."""
+        return await resolve(self, version)
+
+    @property
+    def _writer(self) -> Writer:
+        return self._opened_or_raise().writer
+
+    def _opened_or_raise(self) -> _Open:
+        if self._opened is None:
+            raise StoreClosed(str(self._path))
+        return self._opened
+
+    async def _enter(self) -> None:
+        db = await open_writer(self._path, self._timeout)
+        reader = await open_reader(self._path, self._timeout)
+        writer = Writer(db, str(self._path), self._timeout)
+        self._opened = _Open(db, writer, reader, asyncio.create_task(self._renew(writer)))
+
+    async def _exit(self) -> None:
+        opened = self._opened_or_raise()
+        opened.heartbeat.cancel()
+        for lease in list(self._held.values()):
+            with suppress(StoreError):  # the lease lapses by itself
+                await self.release(lease, "running")
+        self._opened = None
+        await opened.writer.close()
+        await opened.reader.close()
+        await opened.db.close()
+
+    async def _renew(self, writer: Writer) -> None:
+        """The heartbeat: keep the leases of this process's runs for as long as it lives."""
+        while True:
+            await self._sleep(self._lease / 3)
+            held = dict(self._held)
+            if not held:
+                continue
+            until = self._until(self._now())
+            with suppress(StoreError):  # tried again before the lease lapses
+                kept = await writer.write(queries.RENEW, [(each.run_id, each.epoch, until) for each in held.values()])
+                self._lose(held, kept)
+
+    def _lose(self, held: dict[str, Lease], kept: frozenset[Any]) -> None:
+        for run_id, lease in held.items():
+            if run_id not in kept and self._held.get(run_id) == lease:
+                del self._held[run_id]
+
+    def _hold(self, lease: Lease) -> Lease:
+        self._held[lease.run_id] = lease
+        return lease
+
+    def _until(self, now: int) -> int:
+        return now + int(self._lease * 1000)
+
+    def _is_gone(self, run_id: str, owner: str) -> bool:
+        """Does the owner, for all that can be known, no longer work on the run?"""
+        return run_id not in self._held if owner == self._owner else is_gone(owner.rpartition(":")[0])
+
+    async def _refused(self, lease: Lease, version: Version) -> None:
+        run = await self.read(lease.run_id)
+        if run.epoch != lease.epoch:
+            self._lose({lease.run_id: lease}, frozenset())
+            raise Fenced(lease.run_id)
+        raise VersionConflict(version.id, None if run.head < 0 else version_id(run.run_id, run.head))
+
+    async def _fetch(self, query: str, parameters: tuple[str, ...] | dict[str, str | int]) -> list[tuple[Any, ...]]:
+        reader = self._opened_or_raise().reader
+        try:
+            return cast(list[tuple[Any, ...]], await reader.execute_fetchall(query, cast(Any, parameters)))
+        except sqlite3.Error as error:
+            raise translated(error, str(self._path), "reading", self._timeout) from error

@@ -1,0 +1,129 @@
+"""Group commit: one task per store writes what all runs have asked for meanwhile, in one transaction.
+
+Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …) … RETURNING key`. SQLite runs it in a
+transaction of its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another
+head) are left out by the statement itself, and the keys that come back tell which.
+"""
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import aiosqlite
+
+from flowneer_async.errors import StoreClosed
+from flowneer_async.shield import complete
+from flowneer_stores import queries
+from flowneer_stores.translate import translated
+
+Cell: TypeAlias = str | int | bytes | None
+
+# Within one turn runs end before they are claimed again, and exist before they are written to.
+_ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.CLAIM)
+_MOST_ROWS = 500  # SQLite takes 32,766 values a statement
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    statement: str
+    rows: Sequence[tuple[Cell, ...]]
+    done: "asyncio.Future[frozenset[Cell]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Writer:
+    """The only user of the connection that writes."""
+
+    def __init__(self, db: aiosqlite.Connection, place: str, timeout: float) -> None:
+        self._db, self._place, self._timeout = db, place, timeout
+        self._jobs: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._work(), name=f"writer of {place}")
+
+    async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
+        """Commit rows of one statement, and give the keys that it returned.
+
+        Cancelled, it waits until the rows are stored as a whole or not at all, and then raises the cancellation.
+        """
+        job = self._put(statement, rows)
+        try:
+            return await job.done
+        except asyncio.CancelledError:
+            await complete(self.settle())
+            raise
+
+    async def settle(self) -> None:
+        """Wait until all that was asked for so far is done."""
+        await self._put("", ()).done
+
+    async def close(self) -> None:
+        """Do what is left, and end."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+
+    def _put(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> _Job:
+        if self._closing:
+            raise StoreClosed(self._place)
+        job = _Job(statement, rows)
+        self._jobs.append(job)
+        self._wake.set()
+        return job
+
+    async def _work(self) -> None:
+        while self._jobs or not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            await self._turn(jobs)
+
+    async def _turn(self, jobs: Sequence[_Job]) -> None:
+        for statement in _ORDER:
+            for group in _groups([job for job in jobs if job.statement is statement]):
+                await self._commit(statement, group)
+        for job in jobs:
+            if not job.statement and not job.done.done():
+                job.done.set_result(frozenset())
+
+    async def _commit(self, statement: str, jobs: Sequence[_Job]) -> None:
+        rows = [row for job in jobs for row in job.rows]
+        try:
+            returned = await self._execute(statement, rows)
+        except sqlite3.Error as error:
+            await self._alone(statement, jobs, error)
+        else:
+            keys = frozenset(key for (key,) in returned)
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_result(keys)
+
+    async def _alone(self, statement: str, jobs: Sequence[_Job], error: sqlite3.Error) -> None:
+        """A failed transaction is tried again job by job, so that a bad one fails alone."""
+        if len(jobs) > 1:
+            for job in jobs:
+                await self._commit(statement, [job])
+        elif not jobs[0].done.done():
+            jobs[0].done.set_exception(translated(error, self._place, "writing", self._timeout))
+
+    async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Iterable[tuple[Cell]]:
+        marks = "(" + ",".join("?" * len(rows[0])) + ")"
+        sql = statement.replace("{rows}", ",".join([marks] * len(rows)))
+        return await self._db.execute_fetchall(sql, [cell for row in rows for cell in row])  # type: ignore[return-value]
+
+
+def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
+    """Jobs that go into one transaction; those whose caller was cancelled before it began are dropped."""
+    group: list[_Job] = []
+    for job in jobs:
+        if job.done.cancelled():
+            continue
+        if group and sum(len(each.rows) for each in group) + len(job.rows) > _MOST_ROWS:
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group
