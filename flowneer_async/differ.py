@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, plain_json
+from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, plain_json, says_all
 from flowneer_async.errors import StateNotSerializable
-from flowneer_async.look import PLAIN
 from flowneer_async.splice import Splice, splice_between
 from flowneer_async.state import Items, Shape
 
@@ -32,24 +31,12 @@ class Patch:
     """
 
     sets: Mapping[str, bytes]
-    removed: tuple[str, ...] = ()
-    splices: Mapping[str, Splice] = field(default_factory=dict[str, Splice])
-
-    def encode(self) -> bytes:
-        """The bytes that a store keeps."""
-        head: dict[str, object] = {}
-        if self.sets:
-            head["set"] = {key: len(text) for key, text in self.sets.items()}
-        if self.removed:
-            head["del"] = self.removed
-        if self.splices:
-            head["splice"] = {key: (cut.at, cut.removed, len(cut.text)) for key, cut in self.splices.items()}
-        texts = [*self.sets.values(), *(cut.text for cut in self.splices.values())]
-        return b"".join((orjson.dumps(head), b"\n", *texts))
+    removed: tuple[str, ...]
+    splices: Mapping[str, Splice]
 
     @classmethod
     def decode(cls, body: bytes) -> "Patch":
-        """Read what `encode` wrote; raises ValueError when it is not that."""
+        """Read what `encoded_patch` wrote; raises ValueError when it is not that."""
         end = body.index(b"\n")
         head: dict[str, Any] = orjson.loads(body[:end])
         at = end + 1
@@ -66,19 +53,40 @@ class Patch:
         return cls(sets, tuple(head.get("del", ())), splices)
 
 
+def encoded_patch(sets: Mapping[str, bytes], removed: tuple[str, ...], splices: Mapping[str, Splice]) -> bytes:
+    """The stored form of a Patch."""
+    head: dict[str, object] = {}
+    texts = list(sets.values())
+    if sets:
+        head["set"] = {key: len(text) for key, text in sets.items()}
+    if removed:
+        head["del"] = removed
+    if splices:
+        head["splice"] = {key: (cut.at, cut.removed, len(cut.text)) for key, cut in splices.items()}
+        texts += [cut.text for cut in splices.values()]
+    return b"".join((orjson.dumps(head), b"\n", *texts))
+
+
+class Change(NamedTuple):
+    """What became of one key: its whole new JSON, and the splice that makes it from the old one where that is shorter."""
+
+    text: bytes
+    cut: Splice | None
+    tagged: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What one step changed, for reading: the new JSON of each changed key, and the keys that are gone."""
+    """What one step changed: the keys that have a new value, and those that are gone."""
 
-    texts: Mapping[str, bytes]
+    changes: Mapping[str, Change]
     removed: tuple[str, ...]
-    patch: Patch
     codec: Codec = field(repr=False)
 
     @property
     def changed(self) -> dict[str, object]:
         """Each new or changed key with its whole new value; fresh objects at each call."""
-        return {key: self.codec.load(text) for key, text in self.texts.items()}
+        return {key: self.codec.load(change.text) for key, change in self.changes.items()}
 
     def apply(self, before: Mapping[str, object]) -> dict[str, object]:
         """A new dict: `before` with the changes made."""
@@ -86,14 +94,10 @@ class Diff:
         return {**kept, **self.changed}
 
     def encode(self) -> bytes:
-        """The bytes that a store keeps."""
-        return self.patch.encode()
-
-
-class _Change(NamedTuple):
-    text: bytes
-    cut: Splice | None
-    tagged: bool
+        """The bytes that a store keeps, which `Patch.decode` reads."""
+        sets = {key: change.text for key, change in self.changes.items() if change.cut is None}
+        splices = {key: change.cut for key, change in self.changes.items() if change.cut is not None}
+        return encoded_patch(sets, self.removed, splices)
 
 
 class Mirror:
@@ -113,16 +117,20 @@ class Mirror:
 
     def advance(self, items: Items) -> Diff | None:
         """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, and then takes nothing."""
-        last, changes = self._last, dict[str, _Change]()
+        texts, last, changes = self.texts, self._last, dict[str, Change]()
+        most = len(texts)
         for key, value in items.items():
-            if last.get(key, _NOTHING) is not value and (change := self._change(key, value)) is not None:
+            if last.get(key, _NOTHING) is value:
+                continue
+            change = self._change(key, value)
+            if change is not None:
                 changes[key] = change
-        fresh = sum(key not in self.texts for key in changes)
-        removed = tuple(key for key in self.texts if key not in items) if len(items) - fresh < len(self.texts) else ()
+                most += key not in texts
+        removed = tuple(key for key in texts if key not in items) if len(items) < most else ()
         if not changes and not removed:
             return None
         self._take(items, changes, removed)
-        return _diff(changes, removed, self._codec)
+        return Diff(changes, removed, self._codec)
 
     def restore(self, shape: Shape, state: object) -> None:
         """Make `state`, an object of `shape`, what it was at the last version."""
@@ -133,21 +141,23 @@ class Mirror:
             if key not in items or self._differs(key, items[key]):
                 shape.write(state, key, self._codec.load(text))
 
-    def _change(self, key: str, value: object) -> _Change | None:
+    def _change(self, key: str, value: object) -> Change | None:
         """What has become of one key, or None where it is as it was."""
         before = self.texts.get(key)
         if before is None:
             _check_key(key)
         text = None if key in self._tagged else plain_json(value)
         if text is not None:
-            if text == before and _says_all(value, text):
-                return None
-            cut = _cut(before, text)
-            start, end = (0, len(text)) if cut is None else (cut.at, cut.at + len(cut.text))
-            if text != before and is_exact(value, text, start, end):
-                return _Change(text, cut, tagged=False)
+            cut = None
+            if text == before:
+                if says_all(value, text):
+                    return None
+            else:
+                cut = _cut(before, text)
+                if says_all(value, text) and is_exact(value, text, cut):
+                    return Change(text, cut, False)
         exact = self._codec.tagged_json(value, f"$.{key}")
-        return None if exact == before else _Change(exact, _cut(before, exact), tagged=has_tags(exact))
+        return None if exact == before else Change(exact, _cut(before, exact), has_tags(exact))
 
     def _differs(self, key: str, value: object) -> bool:
         try:
@@ -155,7 +165,7 @@ class Mirror:
         except StateNotSerializable:
             return True
 
-    def _take(self, items: Items, changes: Mapping[str, _Change], removed: tuple[str, ...]) -> None:
+    def _take(self, items: Items, changes: Mapping[str, Change], removed: tuple[str, ...]) -> None:
         for key in removed:
             self.size -= len(self.texts.pop(key))
             self._last.pop(key, None)
@@ -177,24 +187,12 @@ def diff(before: Items, after: Items, codec: Codec = JSON) -> Diff | None:
     return mirror.advance(after)
 
 
-def _diff(changes: Mapping[str, _Change], removed: tuple[str, ...], codec: Codec) -> Diff:
-    sets = {key: change.text for key, change in changes.items() if change.cut is None}
-    splices = {key: change.cut for key, change in changes.items() if change.cut is not None}
-    texts = {key: change.text for key, change in changes.items()}
-    return Diff(texts, removed, Patch(sets, removed, splices), codec)
-
-
 def _cut(before: bytes | None, after: bytes) -> Splice | None:
     """The splice from one text to the other, where that is shorter than the whole."""
     if before is None or len(after) <= _SHORT or len(before) <= _SHORT:
         return None
     cut = splice_between(before, after)
     return cut if len(cut.text) + _SPLICE_HEAD < len(after) else None
-
-
-def _says_all(value: object, text: bytes) -> bool:
-    """Does the type of a value agree with its plain JSON? What is inside of it was looked at when it was written."""
-    return type(value) in PLAIN and (value is None or text != b"null")
 
 
 def _check_key(key: object) -> None:
@@ -206,4 +204,4 @@ def _check_key(key: object) -> None:
 
 def no_diff(codec: Codec) -> Diff:
     """A diff that changes nothing: what the root of an empty state is."""
-    return Diff({}, (), Patch({}), codec)
+    return Diff({}, (), codec)

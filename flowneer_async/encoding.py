@@ -13,6 +13,7 @@ import orjson
 
 from flowneer_async.errors import StateNotSerializable, StateTypeUnknown
 from flowneer_async.look import PLAIN, is_plain, is_plain_within
+from flowneer_async.splice import Splice
 from flowneer_async.state import Shape
 from flowneer_async.tags import READERS, SEQUENCES, SETS, WRITERS
 
@@ -38,13 +39,21 @@ def has_tags(text: bytes) -> bool:
     return _TAG in text
 
 
-def is_exact(value: object, text: bytes, start: int, end: int) -> bool:
-    """Do bytes `start` to `end` of `text`, the value's plain JSON, say all there is to say of what they stand for?"""
-    if text.find(_TAG, max(0, start - len(_TAG)), end + len(_TAG)) >= 0:
-        return False
+def says_all(value: object, text: bytes) -> bool:
+    """Does the type of a value agree with `text`, its plain JSON? Nothing is said of what is inside of it."""
+    return type(value) in PLAIN and (value is None or text != b"null")
+
+
+def is_exact(value: object, text: bytes, cut: Splice | None) -> bool:
+    """Does `text`, the plain JSON of a value, say all there is to say of it where `cut`, or else all of it, is new?"""
     if type(value) in _SCALAR:
-        return value is None or text != b"null"
-    return is_plain(value) if end - start == len(text) else is_plain_within(value, len(text), start, end)
+        return True
+    if cut is None:
+        return _TAG not in text and is_plain(value)
+    end = cut.at + len(cut.text)
+    if text.find(_TAG, max(0, cut.at - len(_TAG)), end + len(_TAG)) >= 0:
+        return False
+    return is_plain_within(value, len(text), cut.at, end)
 
 
 class Codec:

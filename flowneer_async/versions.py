@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from flowneer_async.differ import Diff, Patch
+from flowneer_async.differ import Diff, Patch, encoded_patch
 from flowneer_async.errors import BadName, BrokenChain, CorruptVersion, UnknownVersion
 from flowneer_async.splice import Splice, Text
 
@@ -221,7 +221,7 @@ def resolved(version: str, chain: Sequence[Version]) -> dict[str, bytes]:
 
 def keyframe_body(texts: Mapping[str, bytes]) -> bytes:
     """The body of a keyframe."""
-    return Patch(texts).encode()
+    return encoded_patch(texts, (), {})
 
 
 def _digest_of(parent_digest: bytes, version: Version) -> bytes:
@@ -229,7 +229,16 @@ def _digest_of(parent_digest: bytes, version: Version) -> bytes:
     return _digest(parent_digest, v.run_id, v.seq, v.base, v.fork_of, v.step_index, v.path, v.timestamp, v.body)
 
 
-def _digest(parent_digest: bytes, *fields: object) -> bytes:
-    *head, body = fields
-    assert isinstance(body, bytes)
-    return blake2b(b"%s%s\n%s" % (parent_digest, repr(head).encode(), body), digest_size=16).digest()
+def _digest(
+    parent_digest: bytes,
+    run_id: str,
+    seq: int,
+    base: int,
+    fork_of: str | None,
+    step_index: int,
+    path: str,
+    timestamp: int,
+    body: bytes,
+) -> bytes:
+    head = f"{run_id}@{seq} {base} {fork_of} {step_index} {timestamp} {path}\n"
+    return blake2b(b"".join((parent_digest, head.encode(), body)), digest_size=16).digest()

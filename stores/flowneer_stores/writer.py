@@ -118,12 +118,14 @@ class Writer:
 def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
     """Jobs that go into one transaction; those whose caller was cancelled before it began are dropped."""
     group: list[_Job] = []
+    room = _MOST_ROWS
     for job in jobs:
         if job.done.cancelled():
             continue
-        if group and sum(len(each.rows) for each in group) + len(job.rows) > _MOST_ROWS:
+        if group and len(job.rows) > room:
             yield group
-            group = []
+            group, room = [], _MOST_ROWS
         group.append(job)
+        room -= len(job.rows)
     if group:
         yield group
