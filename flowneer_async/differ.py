@@ -36,7 +36,7 @@ class Patch:
 
     @classmethod
     def decode(cls, body: bytes) -> "Patch":
-        """Read what `encoded_patch` wrote; raises ValueError when it is not that."""
+        """Read what `Diff.encode` wrote; raises ValueError when it is not that."""
         end = body.index(b"\n")
         head: dict[str, Any] = orjson.loads(body[:end])
         at = end + 1
@@ -51,20 +51,6 @@ class Patch:
         if at != len(body):
             raise ValueError("its length is not what its head says")
         return cls(sets, tuple(head.get("del", ())), splices)
-
-
-def encoded_patch(sets: Mapping[str, bytes], removed: tuple[str, ...], splices: Mapping[str, Splice]) -> bytes:
-    """The stored form of a Patch."""
-    head: dict[str, object] = {}
-    texts = list(sets.values())
-    if sets:
-        head["set"] = {key: len(text) for key, text in sets.items()}
-    if removed:
-        head["del"] = removed
-    if splices:
-        head["splice"] = {key: (cut.at, cut.removed, len(cut.text)) for key, cut in splices.items()}
-        texts += [cut.text for cut in splices.values()]
-    return b"".join((orjson.dumps(head), b"\n", *texts))
 
 
 class Change(NamedTuple):
@@ -95,9 +81,20 @@ class Diff:
 
     def encode(self) -> bytes:
         """The bytes that a store keeps, which `Patch.decode` reads."""
-        sets = {key: change.text for key, change in self.changes.items() if change.cut is None}
-        splices = {key: change.cut for key, change in self.changes.items() if change.cut is not None}
-        return encoded_patch(sets, self.removed, splices)
+        sets: dict[str, int] = {}
+        splices: dict[str, tuple[int, int, int]] = {}
+        whole: list[bytes] = []
+        parts: list[bytes] = []
+        for key, change in self.changes.items():
+            cut = change.cut
+            if cut is None:
+                sets[key] = len(change.text)
+                whole.append(change.text)
+            else:
+                splices[key] = cut.at, cut.removed, len(cut.text)
+                parts.append(cut.text)
+        head = {"set": sets, "del": self.removed, "splice": splices}
+        return b"".join((orjson.dumps({name: each for name, each in head.items() if each}), b"\n", *whole, *parts))
 
 
 class Mirror:
@@ -122,15 +119,21 @@ class Mirror:
         for key, value in items.items():
             if last.get(key, _NOTHING) is value:
                 continue
-            change = self._change(key, value)
+            before = texts.get(key)
+            change = self._change(key, value, before)
             if change is not None:
                 changes[key] = change
-                most += key not in texts
+                most += before is None
         removed = tuple(key for key in texts if key not in items) if len(items) < most else ()
         if not changes and not removed:
             return None
         self._take(items, changes, removed)
         return Diff(changes, removed, self._codec)
+
+    def whole(self) -> Diff:
+        """All of it as a diff: what turns an empty state into this one."""
+        changes = {key: Change(text, None, key in self._tagged) for key, text in self.texts.items()}
+        return Diff(changes, (), self._codec)
 
     def restore(self, shape: Shape, state: object) -> None:
         """Make `state`, an object of `shape`, what it was at the last version."""
@@ -141,27 +144,22 @@ class Mirror:
             if key not in items or self._differs(key, items[key]):
                 shape.write(state, key, self._codec.load(text))
 
-    def _change(self, key: str, value: object) -> Change | None:
-        """What has become of one key, or None where it is as it was."""
-        before = self.texts.get(key)
+    def _change(self, key: str, value: object, before: bytes | None) -> Change | None:
+        """What has become of one key that was `before`, or None where it is as it was."""
         if before is None:
             _check_key(key)
         text = None if key in self._tagged else plain_json(value)
-        if text is not None:
-            cut = None
-            if text == before:
-                if says_all(value, text):
-                    return None
-            else:
-                cut = _cut(before, text)
-                if says_all(value, text) and is_exact(value, text, cut):
-                    return Change(text, cut, False)
+        if text is not None and text == before:
+            if says_all(value, text):
+                return None
+        elif text is not None and is_exact(value, text, cut := _cut(before, text)):
+            return Change(text, cut, False)
         exact = self._codec.tagged_json(value, f"$.{key}")
         return None if exact == before else Change(exact, _cut(before, exact), has_tags(exact))
 
     def _differs(self, key: str, value: object) -> bool:
         try:
-            return self._change(key, value) is not None
+            return self._change(key, value, self.texts.get(key)) is not None
         except StateNotSerializable:
             return True
 
@@ -200,8 +198,3 @@ def _check_key(key: object) -> None:
         raise StateNotSerializable("$", f"has a key of type {type(key).__qualname__}: the keys of a state are strings")
     if plain_json(key) is None:
         raise StateNotSerializable("$", "has a key that is not valid Unicode")
-
-
-def no_diff(codec: Codec) -> Diff:
-    """A diff that changes nothing: what the root of an empty state is."""
-    return Diff({}, (), codec)

@@ -47,7 +47,7 @@ def says_all(value: object, text: bytes) -> bool:
 def is_exact(value: object, text: bytes, cut: Splice | None) -> bool:
     """Does `text`, the plain JSON of a value, say all there is to say of it where `cut`, or else all of it, is new?"""
     if type(value) in _SCALAR:
-        return True
+        return value is None or text != b"null"
     if cut is None:
         return _TAG not in text and is_plain(value)
     end = cut.at + len(cut.text)

@@ -16,12 +16,12 @@ from flowneer_async.shield import complete
 from flowneer_async.state import Shape
 from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
 from flowneer_async.versions import (
+    ROOT,
     Head,
     Status,
     Version,
     VersionedCheckpointEntry,
     grow,
-    keyframe_body,
     version_id,
 )
 
@@ -103,13 +103,11 @@ class ChainJournal:
         if self._plan.durability == "exit":
             self._pending = index, path
         elif diff is not None or not self._plan.skip_unchanged:
-            await self._save(self._version(diff, index, path))
-
-    async def _save(self, version: Version) -> None:
-        if self.behind is None:
-            await self._store.append(self._lease, (version,))
-        else:
-            await self.behind.put(version)
+            version = self._version(diff, index, path)
+            if self.behind is None:
+                await self._store.append(self._lease, (version,))
+            else:
+                await self.behind.put(version)
 
     async def _append(self, versions: Sequence[Version]) -> None:
         await self._store.append(self._lease, versions)
@@ -122,7 +120,7 @@ class ChainJournal:
         return version
 
     def _keyframe(self, index: int, path: str, fork_of: str | None = None) -> Version:
-        body = keyframe_body(self._mirror.texts)
+        body = self._mirror.whole().encode()
         version, self._head = grow(self._head, body, True, index, path, self._world.now(), fork_of)
         return version
 
@@ -152,9 +150,9 @@ class EntryJournal:
     def before(self) -> Mirror | None:
         return self._mirror if self._passed is None else None
 
-    async def begin(self, diff: Diff) -> None:
+    async def begin(self) -> None:
         """Give the root, which holds the whole initial state."""
-        await self._give(diff, -1, "")
+        await self._give(self._mirror.whole(), ROOT, "")
 
     async def record(self, index: int, path: str, state: object) -> None:
         if self._plan.keeps is not None and not self._plan.keeps(path):

@@ -6,7 +6,7 @@ from functools import cache
 from inspect import isawaitable
 from typing import Any, cast
 
-from flowneer_async.differ import Mirror, no_diff
+from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.errors import (
     BadName,
@@ -214,8 +214,8 @@ class Opening:
         mirror = Mirror(self._codec)
         journal = EntryJournal(self._plan, store, run_id, self._plan.resumes, mirror, self._shape, self._world)
         if self._plan.resumes is None:
-            root = mirror.advance(self._shape.items(self._given()))
-            await journal.begin(root or no_diff(self._codec))
+            mirror.advance(self._shape.items(self._given()))
+            await journal.begin()
             return self._opened(run_id, 0, self._given(), journal)
         snapshot = await _resolve(store, self._plan.resumes)
         # Through JSON, so that the run works on a copy, and never on what the store holds.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -24,13 +25,11 @@ async def complete(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _complete_task(task: "asyncio.Task[T]") -> T:
-    cancellation: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancellation = error
-    if cancellation is not None:
-        raise cancellation from task.exception()
-    return task.result()
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError as cancellation:
+        with anyio.CancelScope(shield=True):
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+        raise cancellation from None if task.cancelled() else task.exception()

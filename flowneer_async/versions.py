@@ -1,12 +1,12 @@
 """The chain: versions, what each is made of, and how a row of them folds to a state."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from flowneer_async.differ import Diff, Patch, encoded_patch
+from flowneer_async.differ import Diff, Patch
 from flowneer_async.errors import BadName, BrokenChain, CorruptVersion, UnknownVersion
 from flowneer_async.splice import Splice, Text
 
@@ -127,8 +127,7 @@ class Run:
     updated: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The end of a chain: what the next version builds on. `weight` is what the rows after the keyframe cost to read."""
 
     run_id: str
@@ -217,11 +216,6 @@ def resolved(version: str, chain: Sequence[Version]) -> dict[str, bytes]:
         return fold(rows)
     except (ValueError, KeyError) as error:
         raise CorruptVersion(version, f"it cannot be folded: {error}") from error
-
-
-def keyframe_body(texts: Mapping[str, bytes]) -> bytes:
-    """The body of a keyframe."""
-    return encoded_patch(texts, (), {})
 
 
 def _digest_of(parent_digest: bytes, version: Version) -> bytes:

@@ -33,7 +33,7 @@ from flowneer_stores import queries
 from flowneer_stores.connect import open_reader, open_writer
 from flowneer_stores.owner import is_gone, this_owner
 from flowneer_stores.translate import translated
-from flowneer_stores.writer import Writer
+from flowneer_stores.writer import Cell, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,8 @@ class SqliteStore:
         return self._hold(Lease(run.run_id, run.epoch + 1))
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
-        rows = [
-            (lease.run_id, lease.epoch, versions[0].seq - 1, v.seq, v.base, v.fork_of, v.step_index, v.path)
-            + (v.timestamp, v.body, v.parent_digest, v.digest)
-            for v in versions
-        ]
+        head = versions[0].seq - 1
+        rows = [_row(lease, head, version) for version in versions]
         if versions[0].digest not in await self._writer.write(queries.APPEND, rows):
             await self._refused(lease, versions[0])
 
@@ -204,3 +201,11 @@ class SqliteStore:
             return cast(list[tuple[Any, ...]], await reader.execute_fetchall(query, cast(Any, parameters)))
         except sqlite3.Error as error:
             raise translated(error, str(self._path), "reading", self._timeout) from error
+
+
+def _row(lease: Lease, head: int, v: Version) -> tuple[Cell, ...]:
+    """What append.sql takes: the first of a row's columns say whether it fits."""
+    return (
+        *(lease.run_id, lease.epoch, head),
+        *(v.seq, v.base, v.fork_of, v.step_index, v.path, v.timestamp, v.body, v.parent_digest, v.digest),
+    )

@@ -9,8 +9,8 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
 import aiosqlite
 
@@ -23,14 +23,14 @@ Cell: TypeAlias = str | int | bytes | None
 
 # Within one turn runs end before they are claimed again, and exist before they are written to.
 _ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.CLAIM)
-_MOST_ROWS = 500  # SQLite takes 32,766 values a statement
+# While one transaction is being committed, the runs of the one before it work on: so not all of them in one.
+_MOST_ROWS = 128
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
+class _Job(NamedTuple):
     statement: str
     rows: Sequence[tuple[Cell, ...]]
-    done: "asyncio.Future[frozenset[Cell]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: "asyncio.Future[frozenset[Cell]]"
 
 
 class Writer:
@@ -41,6 +41,7 @@ class Writer:
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._work(), name=f"writer of {place}")
 
     async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
@@ -68,7 +69,7 @@ class Writer:
     def _put(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> _Job:
         if self._closing:
             raise StoreClosed(self._place)
-        job = _Job(statement, rows)
+        job = _Job(statement, rows, self._loop.create_future())
         self._jobs.append(job)
         self._wake.set()
         return job
@@ -90,7 +91,7 @@ class Writer:
                 job.done.set_result(frozenset())
 
     async def _commit(self, statement: str, jobs: Sequence[_Job]) -> None:
-        rows = [row for job in jobs for row in job.rows]
+        rows = list(chain.from_iterable([job.rows for job in jobs]))
         try:
             returned = await self._execute(statement, rows)
         except sqlite3.Error as error:
@@ -112,7 +113,7 @@ class Writer:
     async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Iterable[tuple[Cell]]:
         marks = "(" + ",".join("?" * len(rows[0])) + ")"
         sql = statement.replace("{rows}", ",".join([marks] * len(rows)))
-        return await self._db.execute_fetchall(sql, [cell for row in rows for cell in row])  # type: ignore[return-value]
+        return await self._db.execute_fetchall(sql, list(chain.from_iterable(rows)))  # type: ignore[return-value]
 
 
 def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
