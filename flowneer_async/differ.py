@@ -54,7 +54,7 @@ class Patch:
 
 
 class Change(NamedTuple):
-    """What became of one key: its whole new JSON, and the splice that makes it from the old one where that is shorter."""
+    """What became of one key: its whole new JSON, and the splice to it from the old one, where that is shorter."""
 
     text: bytes
     cut: Splice | None
@@ -113,7 +113,7 @@ class Mirror:
         self._last: dict[str, object] = {}
 
     def advance(self, items: Items) -> Diff | None:
-        """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, and then takes nothing."""
+        """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, taking nothing."""
         texts, last, changes = self.texts, self._last, dict[str, Change]()
         most = len(texts)
         for key, value in items.items():
@@ -179,7 +179,10 @@ class Mirror:
 
 
 def diff(before: Items, after: Items, codec: Codec = JSON) -> Diff | None:
-    """What turns `before` into `after`, two states as mappings; None where nothing does. Raises StateNotSerializable."""
+    """What turns `before` into `after`, two states as mappings; None where they are equal.
+
+    Raises StateNotSerializable.
+    """
     mirror = Mirror(codec)
     mirror.advance(before)
     return mirror.advance(after)

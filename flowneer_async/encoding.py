@@ -14,7 +14,7 @@ import orjson
 from flowneer_async.errors import StateNotSerializable, StateTypeUnknown
 from flowneer_async.look import PLAIN, is_plain, is_plain_within
 from flowneer_async.splice import Splice
-from flowneer_async.state import Shape
+from flowneer_async.state import Items, Shape
 from flowneer_async.tags import READERS, SEQUENCES, SETS, WRITERS
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Codec:
     def _tagged_container(self, value: object, path: str, inside: frozenset[int]) -> object:
         kind = type(value)
         if kind is dict:
-            return self._tagged_dict(cast(dict[object, object], value), path, inside)
+            return self._tagged_dict(cast(dict[str, object], value), path, inside)
         if kind in SEQUENCES:
             parts = self._tagged_parts(cast(Iterable[object], value), path, inside)
             return parts if kind is list else {SEQUENCES[kind]: parts}
@@ -106,7 +106,7 @@ class Codec:
     def _tagged_parts(self, parts: Iterable[object], path: str, inside: frozenset[int]) -> list[object]:
         return [self._tagged(part, f"{path}[{index}]", inside) for index, part in enumerate(parts)]
 
-    def _tagged_dict(self, value: dict[object, object], path: str, inside: frozenset[int]) -> object:
+    def _tagged_dict(self, value: Items, path: str, inside: frozenset[int]) -> object:
         if all(type(key) is str and _is_text(key) for key in value) and not _looks_like_tag(value):
             return {key: self._tagged(part, f"{path}.{key}", inside) for key, part in value.items()}
         keys = self._tagged_parts(value, f"{path}.keys()", inside)
@@ -116,7 +116,7 @@ class Codec:
     def _tagged_object(self, value: object, path: str, inside: frozenset[int]) -> object:
         name = self._names[type(value)]
         fields = self._shapes[name].items(value)
-        return {"$object": [name, self._tagged_dict(dict(fields), path, inside)]}
+        return {"$object": [name, self._tagged_dict(fields, path, inside)]}
 
     def _untagged(self, value: object) -> object:
         if isinstance(value, list):

@@ -147,7 +147,9 @@ class RunBusy(RunError):
     """Another owner works on run `run_id`."""
 
     def __init__(self, run_id: str, owner: str | None) -> None:
-        super().__init__(f"run {run_id!r} is being worked on by {owner or 'another owner'}: wait for it, or stop it first")
+        super().__init__(
+            f"run {run_id!r} is being worked on by {owner or 'another owner'}: wait for it, or stop it first"
+        )
         self.run_id, self.owner = run_id, owner
 
 
@@ -155,7 +157,9 @@ class Fenced(RunError):
     """Another owner has taken run `run_id` over: nothing more of this one is stored."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"run {run_id!r} was taken over by another owner: this one has stopped, nothing of it was lost")
+        super().__init__(
+            f"run {run_id!r} was taken over by another owner: this one has stopped, nothing of it was lost"
+        )
         self.run_id = run_id
 
 

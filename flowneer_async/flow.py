@@ -1,5 +1,9 @@
 """The builder: each method returns a new flow, and checks what it is given."""
 
+# Callers without a type checker may pass anything.
+# pyright: reportUnnecessaryIsInstance=false
+
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -38,13 +42,14 @@ class FlowBuilder(Generic[S]):
     @classmethod
     def extend(cls, plugins: Sequence[type]) -> type[Self]:
         """A builder with the public methods of `plugins`, plain classes, as its own; raises PluginCollision."""
-        owners = {method: cls.__name__ for method in dir(cls)}
+        owners = dict.fromkeys(dir(cls), cls.__name__)
         for plugin in plugins:
             for method in _public(plugin):
                 if method in owners:
                     raise PluginCollision(plugin.__name__, method, owners[method])
                 owners[method] = f"plugin {plugin.__name__}"
-        return type(cls.__name__, (cls, *plugins), {})
+        extended: type[Self] = types.new_class(cls.__name__, (cls, *plugins))
+        return extended
 
     def start_with(
         self,
@@ -97,7 +102,9 @@ class FlowBuilder(Generic[S]):
         `skip_unchanged`, nothing: then it is done again on a resume.
         """
         if not isinstance(store, (VersionStore, VersionedCheckpointStore)):
-            raise BadOption("store", type(store).__qualname__, "it has methods save and resolve, or those of VersionStore")
+            raise BadOption(
+                "store", type(store).__qualname__, "it has methods save and resolve, or those of VersionStore"
+            )
         if durability not in get_args(Durability):
             raise BadOption("durability", durability, f"it is one of {', '.join(get_args(Durability))}")
         if durability != "sync" and not isinstance(store, VersionStore):

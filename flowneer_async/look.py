@@ -1,8 +1,8 @@
 """Does a value hold anything that orjson would write as something else?
 
-orjson writes tuples, UUIDs, Enum members, NaN and infinities without asking its `default` hook, so the objects have to
-be looked at: all of them where a value is new, else only those whose JSON overlaps the bytes that changed. Finding those
-costs one serialisation of what lies between them and the nearer end of the value, a quarter of it on average.
+orjson writes tuples, UUIDs, Enum members, NaN and infinities without asking its `default` hook, so the objects have
+to be looked at: all of them where a value is new, else only those whose JSON overlaps the bytes that changed. Finding
+those costs one serialisation of what lies between them and the nearer end of the value, a quarter of it on average.
 """
 
 import gc
@@ -50,7 +50,11 @@ def is_plain_within(value: object, size: int, start: int, end: int) -> bool:
     from_end = start + end > size
     for part, first, last in _windows(container, size, from_end=from_end):
         # A part's own JSON has a bracket before its first byte: hence the 1.
-        if first < end and start < last and not is_plain_within(part, last - first + 2, start - first + 1, end - first + 1):
+        if (
+            first < end
+            and start < last
+            and not is_plain_within(part, last - first + 2, start - first + 1, end - first + 1)
+        ):
             return False
         if (last <= start) if from_end else (first >= end):
             break
@@ -81,4 +85,4 @@ def _parts(container: Container, *, from_end: bool) -> Iterator[Container]:
     items = list(container.items()) if isinstance(container, dict) else container
     for start in reversed(starts) if from_end else starts:
         part = items[start : start + step]
-        yield dict(cast(list[tuple[str, object]], part)) if isinstance(container, dict) else part
+        yield dict(cast(list[tuple[str, object]], part)) if isinstance(container, dict) else list[object](part)

@@ -23,7 +23,7 @@ from flowneer_async.journal import ChainJournal, EntryJournal, Journal
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.state import DICT, Shape, named_types, shape_of
-from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
+from flowneer_async.store import Lease, Plain, VersionedCheckpointStore, VersionStore
 from flowneer_async.versions import (
     ROOT,
     Head,
@@ -169,7 +169,9 @@ class Opening:
             return replace(done, finished_at=stored.chain[-1].id)
         position = 0 if stored is None else self._position(stored)
         self._lease = await store.claim(replace(run, steps=self._plan.paths))
-        journal = self._journal(store, self._lease, Head(run.run_id) if stored is None else head_of(stored.chain), mirror)
+        journal = self._journal(
+            store, self._lease, Head(run.run_id) if stored is None else head_of(stored.chain), mirror
+        )
         if stored is None:
             await journal.begin(ROOT, "", None)
         return self._opened(run.run_id, position, state, journal)
@@ -223,15 +225,18 @@ class Opening:
         return self._opened(run_id, snapshot.step_index + 1, self._build(mirror), journal)
 
 
-async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[dict[str, object]]:
+async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[Plain]:
     try:
         answer = store.resolve(version)
-        found: object = await answer if isawaitable(answer) else answer
+        return _as_snapshot(store, version, await answer if isawaitable(answer) else answer)
     except FlowneerError:
         raise
     except Exception as error:
         raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", type(error).__qualname__) from error
-    if not isinstance(found, Snapshot):
-        reason = f"it gave a {type(found).__qualname__}, not a Snapshot(step_index, state)"
-        raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", reason)
-    return cast(Snapshot[dict[str, object]], found)
+
+
+def _as_snapshot(store: VersionedCheckpointStore, version: str, answer: object) -> Snapshot[Plain]:
+    if isinstance(answer, Snapshot):
+        return cast(Snapshot[Plain], answer)
+    reason = f"it gave a {type(answer).__qualname__}, not a Snapshot(step_index, state)"
+    raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", reason)

@@ -28,8 +28,10 @@ class Plan(Generic[S]):
 
     @cached_property
     def order(self) -> tuple[Task[S], ...]:
+        """The steps, one after the other."""
         return tuple(self.steps.values())
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
+        """Their paths, which a stored run remembers them by."""
         return tuple(task.path for task in self.order)

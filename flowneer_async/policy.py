@@ -41,6 +41,7 @@ def wait_after(attempt: int, delay: float | Backoff, draw: Callable[[], float]) 
 
 
 def unix_ms() -> int:
+    """The time now, in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 

@@ -1,10 +1,10 @@
 """The one loop: take the step, call it, hand the state to the journal."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeAlias, cast
 
 import anyio
 
@@ -17,6 +17,8 @@ from flowneer_async.policy import World, wait_after
 from flowneer_async.shield import complete
 from flowneer_async.steps import S, Task, check_option
 from flowneer_async.versions import Status
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +133,11 @@ class _Run:
 
 
 async def _called(task: Task[Any], state: object, run_id: str, attempt: int, deps: object) -> object:
-    returned: object
-    if task.wants_context:
-        returned = task.call(state, Context(run_id, task.path, attempt, deps))
-    else:
-        returned = task.call(state)
-    if returned is not None and isawaitable(returned):
-        returned = await returned
-    return returned
+    returned = task.call(state, Context(run_id, task.path, attempt, deps)) if task.wants_context else task.call(state)
+    return await returned if isawaitable(returned) else returned
 
 
-async def _beside(background: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[None]]) -> None:
+async def _beside(background: Work, work: Work) -> None:
     """Do `work` while `background` goes on, and raise what it raises as it is, in no group."""
     failure: BaseException | None = None
     async with anyio.create_task_group() as group:

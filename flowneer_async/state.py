@@ -5,6 +5,7 @@ together; `named_types` finds the types that a state type names in its annotatio
 """
 
 import dataclasses
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ class Shape:
     remove: Callable[[Any, str], None] = delattr
 
 
-DICT = Shape(dict, lambda state: state, lambda items: items, dict.__setitem__, dict.__delitem__)
+DICT = Shape(dict, lambda state: state, lambda items: items, operator.setitem, operator.delitem)
 
 
 def shape_of(kind: type) -> Shape:
     """The shape of a state of type `kind`; raises BadState."""
     if kind is dict or _is_typed_dict(kind):
         return DICT
-    if issubclass(kind, Mapping):
+    if _is_a(kind, Mapping):
         raise BadState(kind, "only a plain dict comes back as what it was: use dict(…)")
     found = _object_shape(kind)
     if found is None:
@@ -76,7 +77,7 @@ def _reachable(kind: type) -> Iterator[type]:
 def _annotations(kind: type) -> Iterable[object]:
     if _is_model(kind):
         return [field.annotation for field in cast(Any, kind).model_fields.values()]
-    if not (_is_typed_dict(kind) or dataclasses.is_dataclass(kind) or _is_struct(kind)):
+    if not (_is_typed_dict(kind) or _is_dataclass(kind) or _is_struct(kind)):
         return ()
     try:
         return get_type_hints(kind).values()
@@ -84,18 +85,26 @@ def _annotations(kind: type) -> Iterable[object]:
         raise BadState(kind, f"its annotations name {error.name!r}, which cannot be found at run time") from None
 
 
+def _is_a(kind: type, base: Any) -> bool:
+    return issubclass(kind, base)
+
+
 def _is_typed_dict(kind: type) -> bool:
-    return issubclass(kind, dict) and is_typeddict(kind)
+    return is_typeddict(kind)
 
 
 def _is_model(kind: type) -> bool:
     pydantic = sys.modules.get("pydantic")  # its models exist only where it is imported
-    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
+    return pydantic is not None and _is_a(kind, pydantic.BaseModel)
 
 
 def _is_struct(kind: type) -> bool:
     msgspec = sys.modules.get("msgspec")
-    return msgspec is not None and issubclass(kind, msgspec.Struct)
+    return msgspec is not None and _is_a(kind, msgspec.Struct)
+
+
+def _is_dataclass(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
 
 
 def _is_frozen(kind: Any) -> bool:
@@ -109,20 +118,20 @@ def _object_shape(kind: Any) -> Shape | None:
         return _model_shape(kind)
     if _is_struct(kind):
         return Shape(kind, _field_reader(kind.__struct_fields__), lambda items: kind(**items))
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_shape(cast(type, kind))
+    if _is_dataclass(kind):
+        return _dataclass_shape(kind)
     return None
 
 
-def _dataclass_shape(kind: type) -> Shape:
+def _dataclass_shape(kind: Any) -> Shape:
     def build(items: dict[str, object]) -> object:
         # Past __init__ and __post_init__, which have done their work once.
-        built = object.__new__(kind)
+        built: object = object.__new__(kind)
         for name, value in items.items():
             object.__setattr__(built, name, value)
         return built
 
-    return Shape(kind, _field_reader(tuple(field.name for field in dataclasses.fields(cast(Any, kind)))), build)
+    return Shape(kind, _field_reader(tuple(field.name for field in dataclasses.fields(kind))), build)
 
 
 def _model_shape(kind: Any) -> Shape:

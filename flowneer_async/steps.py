@@ -41,7 +41,7 @@ class Task(Generic[S]):
 
     name: str
     path: str
-    call: Callable[..., Awaitable[None] | None]
+    call: Callable[..., object]
     wants_context: bool
     retries: Option[int, S] = 0
     delay: Option[float | Backoff, S] = 0.0

@@ -7,7 +7,7 @@ what stands behind its tag.
 import base64
 import math
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -48,12 +48,17 @@ def _write_time(value: time) -> object:
 def _zone(zone: tzinfo | None) -> _Zone:
     if zone is None:
         return None
-    if type(zone) is ZoneInfo and zone.key is not None:
+    if type(zone) is ZoneInfo and _key(zone):
         return ["zone", zone.key]
     offset = zone.utcoffset(None)
-    if type(zone) is timezone and offset is not None and repr(zone) in (repr(timezone(offset)), repr(timezone.utc)):
+    if type(zone) is timezone and offset is not None and repr(zone) in (repr(timezone(offset)), repr(UTC)):
         return ["offset", offset.total_seconds()]
     raise ValueError("has a time zone that cannot be written: use timezone.utc, an offset without a name, or ZoneInfo")
+
+
+def _key(zone: ZoneInfo) -> str | None:
+    """The name of a zone; one read from a file has none, which its annotation does not say."""
+    return zone.key
 
 
 def _read_zone(zone: _Zone) -> tzinfo | None:

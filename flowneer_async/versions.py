@@ -69,6 +69,7 @@ class Version:
 
     @property
     def id(self) -> str:
+        """`run_id@seq`."""
         return version_id(self.run_id, self.seq)
 
     @property
@@ -78,6 +79,7 @@ class Version:
 
     @property
     def is_keyframe(self) -> bool:
+        """Its body is the whole state."""
         return self.base == self.seq
 
     @property
@@ -110,8 +112,9 @@ class Snapshot(Generic[State]):
 class Run:
     """What a store knows of a run beside its versions.
 
-    `state_type` is the qualified name of its state's type, `steps` are the paths of its flow's steps, `head` is the number of its last version (-1: none yet). Whoever owns the
-    run holds its lease, number `epoch`. Times are Unix time in ms.
+    `state_type` is the qualified name of its state's type, `steps` are the paths of its flow's steps, `head` is the
+    number of its last version (-1: none yet). Whoever owns the run holds its lease, number `epoch`. Times are Unix time
+    in ms.
     """
 
     run_id: str
@@ -128,7 +131,7 @@ class Run:
 
 
 class Head(NamedTuple):
-    """The end of a chain: what the next version builds on. `weight` is what the rows after the keyframe cost to read."""
+    """The end of a chain, on which the next version builds; `weight` is what reading the rows after its keyframe costs."""
 
     run_id: str
     seq: int = -1
@@ -138,6 +141,7 @@ class Head(NamedTuple):
 
     @property
     def version(self) -> str:
+        """The id of the last version."""
         return version_id(self.run_id, self.seq)
 
     def wants_keyframe(self, body: bytes, size: int) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiosqlite
 
-from flowneer_async.errors import NotADatabase, SchemaTooNew, StoreFailed
+from flowneer_async.errors import SchemaTooNew, StoreFailed
 from flowneer_stores import queries
 from flowneer_stores.translate import translated
 

@@ -34,7 +34,9 @@ class MemoryStore:
         kept = self._of(run.run_id)
         if kept.run.owner is not None or kept.run.epoch != run.epoch:
             raise RunBusy(run.run_id, kept.run.owner)
-        kept.run = replace(kept.run, steps=run.steps, status="running", error=None, epoch=run.epoch + 1, owner="this process")
+        kept.run = replace(
+            kept.run, steps=run.steps, status="running", error=None, epoch=run.epoch + 1, owner="this process"
+        )
         return Lease(run.run_id, run.epoch + 1)
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:

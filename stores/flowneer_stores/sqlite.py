@@ -45,7 +45,7 @@ class _Open:
 
 
 class SqliteStore:
-    """Runs and versions in the file at `path`, which is created with mode 0600: `async with SqliteStore(path) as store`.
+    """Runs and versions in one file, `path`, created with mode 0600: `async with SqliteStore(path) as store`.
 
     Every version is synced to the disk (WAL, synchronous=FULL) before it is acknowledged; what all runs of this process
     have to store is committed together. `timeout` is how long, in seconds, to wait while another program keeps the file
