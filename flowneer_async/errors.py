@@ -136,10 +136,11 @@ class StepReturned(RunError):
 
 
 class StateMissing(RunError):
-    """Run `run_id` has no stored state, and was started without one."""
+    """Run `run_id`, or a new one, has no stored state, and was started without one."""
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"run {run_id!r} has no stored state to go on from: pass one, run(state, run_id=…)")
+    def __init__(self, run_id: str | None) -> None:
+        which = "a new run" if run_id is None else f"run {run_id!r}"
+        super().__init__(f"{which} has no stored state to go on from: pass one, run(state, run_id=…)")
         self.run_id = run_id
 
 

@@ -105,15 +105,15 @@ class Opening:
         if self._state is None:
             return wanted or DICT
         given = shape_of(type(self._state))
-        if wanted is not None and wanted != given:
+        if wanted is not None and wanted.type is not given.type:
             raise BadState(type(self._state), f"flow {self._plan.name!r} works on {wanted.type.__qualname__}")
         if self._plan.resumes is not None:
             raise BadState(type(self._state), "a flow that resumes restores its own: call run() without one")
         return given
 
-    def _given(self, run_id: str = "") -> object:
+    def _given(self) -> object:
         if self._state is None:
-            raise StateMissing(run_id or self._run_id or "new")
+            raise StateMissing(self._run_id)
         return self._state
 
     def _opened(self, run_id: str, position: int, state: object, journal: Journal | None = None) -> Opened:
@@ -124,7 +124,7 @@ class Opening:
     async def _resume(self, store: VersionStore, version: str) -> Opened:
         """The head of a run goes on as that run; any other version, or another run id, is a fork."""
         run_id, seq = parse_version_id(version)
-        stored = await self._stored(store, await store.read(run_id), version)
+        stored = await self._stored(store, self._checked(await store.read(run_id)), version)
         if self._run_id in (None, run_id) and seq == stored.run.head:
             return await self._go_on(store, run_id)
         if self._run_id == run_id:
@@ -134,7 +134,7 @@ class Opening:
     async def _begin(self, store: VersionStore, run_id: str, origin: _Stored | None) -> Opened:
         """A new run, from the state given or as a fork; where the id is taken already, that run goes on."""
         position = 0 if origin is None else self._position(origin)
-        if origin is None and self._state is None:
+        if origin is None and self._run_id is not None and self._state is None:
             return await self._go_on(store, run_id)
         mirror = self._mirror(origin)
         state = self._given() if origin is None else self._build(mirror)
@@ -151,8 +151,7 @@ class Opening:
 
     async def _go_on(self, store: VersionStore, run_id: str) -> Opened:
         for _ in range(_TRIES):
-            run = await store.read(run_id)
-            self._check(run)
+            run = self._checked(await store.read(run_id))
             stored = None if run.head < 0 else await self._stored(store, run, version_id(run_id, run.head))
             try:
                 return await self._continue(store, run, stored)
@@ -163,7 +162,7 @@ class Opening:
 
     async def _continue(self, store: VersionStore, run: Run, stored: _Stored | None) -> Opened:
         mirror = self._mirror(stored)
-        state = self._given(run.run_id) if stored is None else self._build(mirror)
+        state = self._given() if stored is None else self._build(mirror)
         if run.status == "completed" and stored is not None:
             done = self._opened(run.run_id, len(self._plan.order), state)
             return replace(done, finished_at=stored.chain[-1].id)
@@ -178,14 +177,14 @@ class Opening:
 
     async def _stored(self, store: VersionStore, run: Run, version: str) -> _Stored:
         chain = await store.chain(version)
-        self._check(run)
         return _Stored(run, chain, resolved(version, chain))
 
-    def _check(self, run: Run) -> None:
+    def _checked(self, run: Run) -> Run:
         if run.flow != self._plan.name:
             raise ForeignRun(run.run_id, run.flow, self._plan.name)
         if self._shape is DICT and run.state_type != DICT.type.__qualname__:
             raise StateTypeUnknown(run.state_type)
+        return run
 
     def _position(self, stored: _Stored) -> int:
         """The index of the first step after those passed, which all have to be there still, in their order."""

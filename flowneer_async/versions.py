@@ -131,7 +131,7 @@ class Run:
 
 
 class Head(NamedTuple):
-    """The end of a chain, on which the next version builds; `weight` is what reading the rows after its keyframe costs."""
+    """The end of a chain, on which the next version builds; `weight` is what the rows after its keyframe cost."""
 
     run_id: str
     seq: int = -1
