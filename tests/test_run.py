@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.chains import stored_states, stored_versions
-from tests.support.stores import KINDS, opened
 
 from flowneer_async import BadName, BadState, Context, FlowBuilder, FlowError, StateMissing, StepReturned
 from flowneer_stores import MemoryStore, SqliteStore
+from tests.support.chains import stored_states, stored_versions
+from tests.support.stores import KINDS, opened
 
 State = dict[str, Any]
 SECRET = "hunter2"
@@ -89,7 +89,8 @@ async def test_a_parameter_with_a_default_is_no_context() -> None:
 
 async def test_a_flow_without_steps_gives_back_the_state() -> None:
     """A flow without steps is complete at once, and its state is stored."""
-    store, state = MemoryStore(), {"a": 1}
+    store = MemoryStore()
+    state: State = {"a": 1}
     result = await FlowBuilder("empty").with_versioned_checkpoint(store).run(state, run_id="r")
     assert result.state is state
     assert result.version == "r@0"
@@ -264,7 +265,11 @@ async def test_a_failed_run_is_stored_as_failed_and_goes_on_at_the_failed_step(k
         with pytest.raises(FlowError):
             await flow.run({}, run_id="r")
         stored = await store.read("r")
-        assert (stored.status, stored.error, stored.owner) == ("failed", "step 'second' of run 'r' failed with OSError", None)
+        assert (stored.status, stored.error, stored.owner) == (
+            "failed",
+            "step 'second' of run 'r' failed with OSError",
+            None,
+        )
         assert (await flow.run(run_id="r")).state == {"n": 2}
         assert calls == ["first", "second", "second"]
         assert (await store.read("r")).error is None

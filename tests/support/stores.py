@@ -30,7 +30,6 @@ class Guarded(MemoryStore):
         """How many versions came with each append."""
         self.ends: list[Status] = []
 
-
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         if versions[0].seq:
             await self.guard(versions)
