@@ -13,7 +13,7 @@ from flowneer_async.differ import Mirror
 from flowneer_async.errors import FlowError, FlowneerError, StateError, StepReturned
 from flowneer_async.opening import Opened, Opening
 from flowneer_async.plan import Plan
-from flowneer_async.policy import World, wait_after
+from flowneer_async.policy import Backoff, World, wait_after
 from flowneer_async.shield import complete
 from flowneer_async.steps import S, Task, check_option
 from flowneer_async.versions import Status
@@ -72,6 +72,8 @@ class _Run:
         except (FlowError, StateError, StepReturned) as error:
             await self._close("failed", str(error))
             raise
+        except GeneratorExit:  # thrown away in the middle: nothing can be awaited any more
+            raise
         except anyio.get_cancelled_exc_class():
             await self._close("cancelled")
             raise
@@ -107,11 +109,10 @@ class _Run:
     async def _attempts(self, task: Task[Any]) -> object:
         """Call a step as often as its options allow; before each further attempt the state is what it was."""
         opened, world = self._opened, self._world
-        retries = _chosen("retries", task.retries, opened.state)
+        retries, delay, timeout = self._options(task)
         before = self._before() if retries else None
         attempt = 1
         while True:
-            timeout = _chosen("timeout", task.timeout, opened.state)
             try:
                 with nullcontext() if timeout is None else anyio.fail_after(timeout):
                     return await _called(task, opened.state, opened.run_id, attempt, self._deps)
@@ -119,8 +120,20 @@ class _Run:
                 if before is None or attempt > retries:
                     raise FlowError(task.path, opened.run_id, cause, attempt) from cause
             before.restore(opened.shape, opened.state)
-            await world.sleep(wait_after(attempt, _chosen("delay", task.delay, opened.state), world.draw))
+            await world.sleep(wait_after(attempt, delay, world.draw))
             attempt += 1
+
+    def _options(self, task: Task[Any]) -> tuple[int, float | Backoff, float | None]:
+        """The step's options for the state as it is now."""
+        state = self._opened.state
+        try:
+            return (
+                _chosen("retries", task.retries, state),
+                _chosen("delay", task.delay, state),
+                _chosen("timeout", task.timeout, state),
+            )
+        except Exception as cause:
+            raise FlowError(task.path, self._opened.run_id, cause, 1) from cause
 
     def _before(self) -> Mirror:
         """The state as it is now, to go back to."""

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from typing import Any, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from flowneer_async.errors import BadState
@@ -32,7 +31,6 @@ class Shape:
 DICT = Shape(dict, lambda state: state, lambda items: items, operator.setitem, operator.delitem)
 
 
-@cache
 def shape_of(kind: type) -> Shape:
     """The shape of a state of type `kind`; raises BadState."""
     if kind is dict or _is_typed_dict(kind):

@@ -31,6 +31,9 @@ async def open_writer(path: Path, timeout: float) -> aiosqlite.Connection:
     try:
         for setting in _SETTINGS:
             await db.execute_fetchall(setting)
+        ((mode,),) = await db.execute_fetchall("PRAGMA journal_mode")
+        if mode != "wal":
+            raise StoreFailed(str(path), "opening", "its file system has no shared memory, which WAL needs")
         await _migrate(db, str(path))
     except BaseException as error:
         await db.close()
@@ -66,20 +69,27 @@ def _create_private(path: Path) -> None:
 async def _migrate(db: aiosqlite.Connection, place: str) -> None:
     await db.execute_fetchall("BEGIN IMMEDIATE")
     try:
-        await db.execute_fetchall(_SCHEMA_TABLE)
-        rows = list(await db.execute_fetchall("SELECT version FROM flowneer_schema"))
-        found = rows[0][0] if rows else 0
-        if found > len(queries.MIGRATIONS):
-            raise SchemaTooNew(place, found, len(queries.MIGRATIONS))
-        if found < len(queries.MIGRATIONS):
-            await _upgrade(db, found)
-    finally:
-        await db.execute_fetchall("COMMIT")
+        await _upgrade(db, await _schema(db), place)
+    except BaseException:
+        await db.rollback()
+        raise
+    await db.commit()
 
 
-async def _upgrade(db: aiosqlite.Connection, found: int) -> None:
+async def _schema(db: aiosqlite.Connection) -> int:
+    """The number of the schema that the file has; 0 for a new one."""
+    await db.execute_fetchall(_SCHEMA_TABLE)
+    rows = list(await db.execute_fetchall("SELECT version FROM flowneer_schema"))
+    return int(rows[0][0]) if rows else 0
+
+
+async def _upgrade(db: aiosqlite.Connection, found: int, place: str) -> None:
+    known = len(queries.MIGRATIONS)
+    if found > known:
+        raise SchemaTooNew(place, found, known)
     for script in queries.MIGRATIONS[found:]:
         for statement in script.split(";\n"):
             await db.execute_fetchall(statement)
-    await db.execute_fetchall("DELETE FROM flowneer_schema")
-    await db.execute_fetchall("INSERT INTO flowneer_schema VALUES (?)", (len(queries.MIGRATIONS),))
+    if found < known:
+        await db.execute_fetchall("DELETE FROM flowneer_schema")
+        await db.execute_fetchall("INSERT INTO flowneer_schema VALUES (?)", (known,))

@@ -5,8 +5,8 @@ import sqlite3
 from flowneer_async.errors import NotADatabase, StoreBusy, StoreError, StoreFailed, StoreFull
 
 
-def translated(error: sqlite3.Error, place: str, operation: str, timeout: float) -> StoreError:
-    """Our error for what SQLite said while `operation` was done on the file at `place`."""
+def translated(error: Exception, place: str, operation: str, timeout: float) -> StoreError:
+    """Our error for what went wrong while `operation` was done on the file at `place`."""
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_FULL":
         return StoreFull(place)
@@ -14,4 +14,6 @@ def translated(error: sqlite3.Error, place: str, operation: str, timeout: float)
         return StoreBusy(place, timeout)
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return NotADatabase(place)
-    return StoreFailed(place, operation, str(error))
+    # Only SQLite's own messages are sure to hold no value of a state.
+    reason = str(error) if isinstance(error, sqlite3.Error) else type(error).__qualname__
+    return StoreFailed(place, operation, reason)

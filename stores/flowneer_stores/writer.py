@@ -6,9 +6,9 @@ head) are left out by the statement itself, and the keys that come back tell whi
 """
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
@@ -53,7 +53,8 @@ class Writer:
         try:
             return await job.done
         except asyncio.CancelledError:
-            await complete(self.settle())
+            with suppress(StoreClosed):  # then it has been settled
+                await complete(self.settle())
             raise
 
     async def settle(self) -> None:
@@ -94,7 +95,7 @@ class Writer:
         rows = list(chain.from_iterable([job.rows for job in jobs]))
         try:
             returned = await self._execute(statement, rows)
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, each caller has to hear of it
             await self._alone(statement, jobs, error)
         else:
             keys = frozenset(key for (key,) in returned)
@@ -102,7 +103,7 @@ class Writer:
                 if not job.done.done():
                     job.done.set_result(keys)
 
-    async def _alone(self, statement: str, jobs: Sequence[_Job], error: sqlite3.Error) -> None:
+    async def _alone(self, statement: str, jobs: Sequence[_Job], error: Exception) -> None:
         """A failed transaction is tried again job by job, so that a bad one fails alone."""
         if len(jobs) > 1:
             for job in jobs:
