@@ -30,7 +30,7 @@ class Patch:
     version replaces.
     """
 
-    sets: Mapping[str, bytes]
+    sets: Mapping[str, bytes] = field(repr=False)
     removed: tuple[str, ...]
     splices: Mapping[str, Splice]
 
@@ -60,12 +60,15 @@ class Change(NamedTuple):
     cut: Splice | None
     tagged: bool
 
+    def __repr__(self) -> str:
+        return f"Change({len(self.text)} bytes, cut={self.cut!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class Diff:
     """What one step changed: the keys that have a new value, and those that are gone."""
 
-    changes: Mapping[str, Change]
+    changes: Mapping[str, Change] = field(repr=False)
     removed: tuple[str, ...]
     codec: Codec = field(repr=False)
 

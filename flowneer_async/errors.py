@@ -87,7 +87,8 @@ class BadState(StateError):
     """The state, of type `state_type`, is of no kind that a flow can work on."""
 
     def __init__(self, state_type: type, reason: str) -> None:
-        super().__init__(f"a state of type {state_type.__qualname__} cannot be used: {reason}")
+        name = getattr(state_type, "__qualname__", None) or repr(state_type)
+        super().__init__(f"a state of type {name} cannot be used: {reason}")
         self.state_type = state_type
 
 

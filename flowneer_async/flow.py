@@ -105,6 +105,8 @@ class FlowBuilder(Generic[S]):
             raise BadOption(
                 "store", type(store).__qualname__, "it has methods save and resolve, or those of VersionStore"
             )
+        if isinstance(filter, str):
+            raise BadOption("filter", filter, f"it is a list of globs: [{filter!r}]")
         if durability not in get_args(Durability):
             raise BadOption("durability", durability, f"it is one of {', '.join(get_args(Durability))}")
         if durability != "sync" and not isinstance(store, VersionStore):

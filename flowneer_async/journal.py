@@ -59,7 +59,7 @@ class ChainJournal:
     def __init__(
         self, plan: Plan[Any], store: VersionStore, lease: Lease, head: Head, mirror: Mirror, shape: Shape, world: World
     ) -> None:
-        self._plan, self._store, self._lease, self._world = plan, store, lease, world
+        self._plan, self._kept, self._store, self._lease, self._world = plan, plan.kept, store, lease, world
         self._head, self._mirror, self._shape = head, mirror, shape
         # The last step that the filter passed over, and the last that the mirror has but the store has not.
         self._passed: tuple[int, str] | None = None
@@ -79,7 +79,7 @@ class ChainJournal:
         await self._append([self._keyframe(step_index, path, fork_of)])
 
     async def record(self, index: int, path: str, state: object) -> None:
-        if self._plan.keeps is None or self._plan.keeps(path):
+        if self._kept[index]:
             await self._keep(index, path, state)
         else:
             self._passed = index, path
@@ -140,7 +140,7 @@ class EntryJournal:
         shape: Shape,
         world: World,
     ) -> None:
-        self._plan, self._store, self._world = plan, store, world
+        self._kept, self._store, self._world = plan.kept, store, world
         self._run_id, self._mirror, self._shape = run_id, mirror, shape
         self._seq = 0
         self._passed: tuple[int, str] | None = None
@@ -155,7 +155,7 @@ class EntryJournal:
         await self._give(self._mirror.whole(), ROOT, "")
 
     async def record(self, index: int, path: str, state: object) -> None:
-        if self._plan.keeps is not None and not self._plan.keeps(path):
+        if not self._kept[index]:
             self._passed = index, path
             return
         self._passed = None

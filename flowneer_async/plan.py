@@ -32,6 +32,11 @@ class Plan(Generic[S]):
         return tuple(self.steps.values())
 
     @cached_property
+    def kept(self) -> tuple[bool, ...]:
+        """Which of the steps make a version."""
+        return tuple(self.keeps is None or self.keeps(task.name) for task in self.order)
+
+    @cached_property
     def paths(self) -> tuple[str, ...]:
         """Their paths, which a stored run remembers them by."""
         return tuple(task.path for task in self.order)

@@ -30,8 +30,10 @@ class Backoff:
 
     def wait(self, attempt: int, draw: Callable[[], float]) -> float:
         """Seconds to wait after attempt number `attempt` (from 1); `draw` gives a number between 0 and 1."""
-        # The exponent is bounded, for a float overflows near 2 ** 1024.
-        whole = min(self.most, self.first * self.factor ** min(attempt - 1, 500))
+        try:
+            whole = min(self.most, self.first * self.factor ** (attempt - 1))
+        except OverflowError:
+            whole = self.most
         return whole * (1 - self.jitter * draw())
 
 

@@ -171,5 +171,5 @@ def _chosen(name: str, option: Any, state: object) -> Any:
     if not callable(option):
         return option
     value = option(state)
-    check_option(name, value)
+    check_option(name, value, f"a {type(value).__qualname__}")  # the value may be one of the state
     return value

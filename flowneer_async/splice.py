@@ -1,6 +1,6 @@
 """One replaced stretch of bytes: finding it between two texts, and making it in a long text, many times over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _FIRST = 64  # bytes of the first slice that a search compares
 _CHUNK = 32 * 1024  # bytes: the most that one splice of a long text has to move
@@ -12,7 +12,7 @@ class Splice:
 
     at: int
     removed: int
-    text: bytes
+    text: bytes = field(repr=False)
 
 
 def splice_between(before: bytes, after: bytes) -> Splice:

@@ -35,9 +35,9 @@ def shape_of(kind: type) -> Shape:
     """The shape of a state of type `kind`; raises BadState."""
     if kind is dict or _is_typed_dict(kind):
         return DICT
-    if _is_a(kind, Mapping):
+    if isinstance(kind, type) and _is_a(kind, Mapping):
         raise BadState(kind, "only a plain dict comes back as what it was: use dict(…)")
-    found = _object_shape(kind)
+    found = _object_shape(kind) if isinstance(kind, type) else None
     if found is None:
         raise BadState(kind, "a state is a dict, a dataclass, a pydantic model or a msgspec Struct")
     if _is_frozen(kind):
@@ -81,8 +81,8 @@ def _annotations(kind: type) -> Iterable[object]:
         return ()
     try:
         return get_type_hints(kind).values()
-    except NameError as error:
-        raise BadState(kind, f"its annotations name {error.name!r}, which cannot be found at run time") from None
+    except Exception as error:  # an annotation may be any text
+        raise BadState(kind, f"its annotations cannot be read at run time: {error}") from error
 
 
 def _is_a(kind: type, base: Any) -> bool:
@@ -117,7 +117,7 @@ def _object_shape(kind: Any) -> Shape | None:
     if _is_model(kind):
         return _model_shape(kind)
     if _is_struct(kind):
-        return Shape(kind, _field_reader(kind.__struct_fields__), lambda items: kind(**items))
+        return Shape(kind, _field_reader(kind.__struct_fields__), _struct_builder(kind))
     if _is_dataclass(kind):
         return _dataclass_shape(kind)
     return None
@@ -138,11 +138,44 @@ def _model_shape(kind: Any) -> Shape:
     if kind.__private_attributes__:
         raise BadState(kind, "it has private attributes, which are no fields and would be lost")
 
+    fields = frozenset(kind.model_fields)
+
     def items(state: Any) -> Items:
         return {**state.__dict__, **(state.__pydantic_extra__ or {})}
 
     # Past the validators, which have done their work once.
-    return Shape(kind, items, lambda items: kind.model_construct(**items))
+    def build(items: dict[str, object]) -> object:
+        built = kind.__new__(kind)
+        extra = {name: value for name, value in items.items() if name not in fields}
+        object.__setattr__(built, "__dict__", {name: value for name, value in items.items() if name in fields})
+        object.__setattr__(built, "__pydantic_fields_set__", fields.intersection(items) | extra.keys())
+        object.__setattr__(built, "__pydantic_extra__", extra if kind.model_config.get("extra") == "allow" else None)
+        object.__setattr__(built, "__pydantic_private__", None)
+        return built
+
+    def place(state: Any, name: str) -> dict[str, object]:
+        return state.__dict__ if name in fields else state.__pydantic_extra__
+
+    def write(state: Any, name: str, value: object) -> None:
+        place(state, name)[name] = value
+
+    def remove(state: Any, name: str) -> None:
+        del place(state, name)[name]
+
+    return Shape(kind, items, build, write, remove)
+
+
+def _struct_builder(kind: Any) -> Callable[[dict[str, object]], object]:
+    from msgspec.structs import force_setattr
+
+    def build(items: dict[str, object]) -> object:
+        # Its __post_init__ cannot be passed by, but what it does to the fields can be undone.
+        built = kind(**items)
+        for name, value in items.items():
+            force_setattr(built, name, value)
+        return built
+
+    return build
 
 
 def _field_reader(names: tuple[str, ...]) -> Callable[[Any], Items]:

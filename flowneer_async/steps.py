@@ -51,14 +51,14 @@ class Task(Generic[S]):
     """No option is set: one attempt, without a limit."""
 
 
-def check_option(name: str, value: object) -> None:
-    """Raises BadOption where a value makes no sense for option `retries`, `delay` or `timeout`."""
+def check_option(name: str, value: object, shown: object) -> None:
+    """Raises BadOption, with `shown`, where a value makes no sense for option `retries`, `delay` or `timeout`."""
     if name == "retries" and not (type(value) is int and value >= 0):
-        raise BadOption(name, value, "it is a whole number, 0 or more")
+        raise BadOption(name, shown, "it is a whole number, 0 or more")
     if name == "delay" and not (isinstance(value, Backoff) or (_is_number(value) and value >= 0)):
-        raise BadOption(name, value, "it is a number of seconds, 0 or more, or a Backoff")
+        raise BadOption(name, shown, "it is a number of seconds, 0 or more, or a Backoff")
     if name == "timeout" and not (value is None or (_is_number(value) and value > 0)):
-        raise BadOption(name, value, "it is a number of seconds above 0, or None")
+        raise BadOption(name, shown, "it is a number of seconds above 0, or None")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -78,7 +78,7 @@ def new_task(
     chosen = _checked_name(name, call)
     for option, value in (("retries", retries), ("delay", delay), ("timeout", timeout)):
         if not callable(value):
-            check_option(option, value)
+            check_option(option, value, value)
     is_plain = retries == 0 and timeout is None
     return Task(chosen, encode((Frame(chosen),)), call, wants_context, retries, delay, timeout, is_plain)
 
@@ -103,7 +103,7 @@ def _wants_context(flow: str, call: object) -> bool:
         return False
     positional = [each for each in parameters if each.kind in _POSITIONAL]
     needed = [each for each in parameters if each.default is each.empty and each.kind not in _STARRED]
-    if len(needed) > 2 or len(needed) > len(positional) or not (positional or _takes_any(parameters)):
+    if len(needed) > 2 or any(each not in positional for each in needed) or not (positional or _takes_any(parameters)):
         raise BadStep(flow, call, "it takes neither (state) nor (state, ctx)")
     return len(needed) == 2 or (len(positional) > 1 and positional[1].name == "ctx")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from flowneer_async.encoding import JSON
+from flowneer_async.errors import VersionConflict
 from flowneer_async.versions import (
     Run,
     Snapshot,
@@ -74,6 +75,13 @@ class VersionStore(Protocol):
     async def versions(self, run_id: str) -> Sequence[Version]:
         """All versions of a run, in order; raises UnknownRun."""
         ...
+
+
+def check_row(lease: Lease, versions: Sequence[Version]) -> None:
+    """Are these versions of the owned run, one after the other? Raises VersionConflict; every store asks this first."""
+    for number, version in enumerate(versions):
+        if version.run_id != lease.run_id or version.seq != versions[0].seq + number:
+            raise VersionConflict(version.id, versions[number - 1].id if number else None)
 
 
 async def resolve(store: VersionStore, version: str) -> Snapshot[Plain]:

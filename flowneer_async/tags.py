@@ -50,9 +50,10 @@ def _zone(zone: tzinfo | None) -> _Zone:
         return None
     if type(zone) is ZoneInfo and _key(zone):
         return ["zone", zone.key]
-    offset = zone.utcoffset(None)
-    if type(zone) is timezone and offset is not None and repr(zone) in (repr(timezone(offset)), repr(UTC)):
-        return ["offset", offset.total_seconds()]
+    if type(zone) is timezone:
+        offset = zone.utcoffset(None)
+        if repr(zone) in (repr(timezone(offset)), repr(UTC)):
+            return ["offset", offset.total_seconds()]
     raise ValueError("has a time zone that cannot be written: use timezone.utc, an offset without a name, or ZoneInfo")
 
 

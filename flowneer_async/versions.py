@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -63,7 +63,7 @@ class Version:
     step_index: int
     path: str
     timestamp: int
-    body: bytes
+    body: bytes = field(repr=False)
     parent_digest: bytes
     digest: bytes
 
@@ -176,6 +176,8 @@ def fold(chain: Iterable[Version]) -> dict[str, bytes]:
     """The JSON of each key after the last version of a chain, whose first is a keyframe. Parses no value."""
     texts: dict[str, bytes | Text] = {}
     for version in chain:
+        if version.is_keyframe:
+            texts.clear()
         if version.body:
             _apply(Patch.decode(version.body), texts)
     return {key: text if isinstance(text, bytes) else text.join() for key, text in texts.items()}
@@ -200,10 +202,12 @@ def _spliced(text: bytes | Text, cut: Splice) -> bytes | Text:
 def checked(version: str, chain: Sequence[Version]) -> Sequence[Version]:
     """The chain that a store gave for `version`, whole and undamaged; raises BrokenChain or CorruptVersion."""
     run_id, seq = parse_version_id(version)
-    expected = chain[0].seq if chain and chain[0].is_keyframe else chain[-1].base
+    if not chain:
+        raise BrokenChain(version, version)
+    expected = chain[0].seq if chain[0].is_keyframe else chain[-1].base
     digest = chain[0].parent_digest
     for row in chain:
-        if row.seq != expected:
+        if (row.run_id, row.seq) != (run_id, expected):
             raise BrokenChain(version, version_id(run_id, expected))
         if row.digest != _digest_of(digest, row):
             raise CorruptVersion(row.id, "its digest is not that of its content")

@@ -36,18 +36,24 @@ async def open_writer(path: Path, timeout: float) -> aiosqlite.Connection:
             raise StoreFailed(str(path), "opening", "its file system has no shared memory, which WAL needs")
         await _migrate(db, str(path))
     except BaseException as error:
-        await db.close()
-        if isinstance(error, sqlite3.Error):
-            raise translated(error, str(path), "opening", timeout) from error
-        raise
+        raise await _closed(db, error, path, timeout) from error
     return db
 
 
 async def open_reader(path: Path, timeout: float) -> aiosqlite.Connection:
     """A connection that only reads."""
     db = await _connect(path, timeout)
-    await db.execute_fetchall("PRAGMA query_only = ON")
+    try:
+        await db.execute_fetchall("PRAGMA query_only = ON")
+    except BaseException as error:
+        raise await _closed(db, error, path, timeout) from error
     return db
+
+
+async def _closed(db: aiosqlite.Connection, error: BaseException, path: Path, timeout: float) -> BaseException:
+    """Close a connection that cannot be used, and give the error to raise for `error`."""
+    await db.close()
+    return translated(error, str(path), "opening", timeout) if isinstance(error, sqlite3.Error) else error
 
 
 async def _connect(path: Path, timeout: float) -> aiosqlite.Connection:

@@ -1,12 +1,13 @@
 """A store in the memory of this process: the model of what the others do, and all that a test needs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio.lowlevel
 
 from flowneer_async.errors import Fenced, RunBusy, UnknownRun, UnknownVersion, VersionConflict
-from flowneer_async.store import Lease, Plain, resolve
+from flowneer_async.policy import unix_ms
+from flowneer_async.store import Lease, Plain, check_row, resolve
 from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
 
 
@@ -19,7 +20,8 @@ class _Kept:
 class MemoryStore:
     """Keeps runs and versions until the process ends; all of them are immutable, so nothing is shared by mistake."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: Callable[[], int] = unix_ms) -> None:
+        self._now = now
         self._kept: dict[str, _Kept] = {}
 
     async def create(self, run: Run) -> Lease | None:
@@ -34,9 +36,8 @@ class MemoryStore:
         kept = self._of(run.run_id)
         if kept.run.owner is not None or kept.run.epoch != run.epoch:
             raise RunBusy(run.run_id, kept.run.owner)
-        kept.run = replace(
-            kept.run, steps=run.steps, status="running", error=None, epoch=run.epoch + 1, owner="this process"
-        )
+        changes = replace(run, status="running", error=None, epoch=run.epoch + 1, owner="this process")
+        kept.run = replace(changes, updated=self._now())
         return Lease(run.run_id, run.epoch + 1)
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
@@ -44,8 +45,9 @@ class MemoryStore:
         kept = self._of(lease.run_id)
         if kept.run.epoch != lease.epoch:
             raise Fenced(lease.run_id)
+        check_row(lease, versions)
         head = len(kept.versions) - 1
-        if [version.seq for version in versions] != list(range(head + 1, head + 1 + len(versions))):
+        if versions and versions[0].seq != head + 1:
             raise VersionConflict(versions[0].id, None if head < 0 else version_id(lease.run_id, head))
         kept.versions.extend(versions)
 
@@ -53,7 +55,9 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         kept = self._of(lease.run_id)
         if kept.run.epoch == lease.epoch:
-            kept.run = replace(kept.run, status=status, error=error, owner=None, epoch=lease.epoch + 1)
+            kept.run = replace(
+                kept.run, status=status, error=error, owner=None, epoch=lease.epoch + 1, updated=self._now()
+            )
 
     async def read(self, run_id: str) -> Run:
         await anyio.lowlevel.checkpoint()

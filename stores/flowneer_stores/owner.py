@@ -15,8 +15,8 @@ def this_owner() -> str:
 
 def is_gone(owner: str) -> bool:
     """Is the owner certainly dead? Of another host, or another container, that cannot be told."""
-    host, pid, started = owner.rsplit(":", 2)
-    if host != _host() or os.name != "posix":
+    host, pid, started = ("::" + owner).rsplit(":", 2)
+    if host.removeprefix("::") != _host() or os.name != "posix" or not pid.isdecimal():
         return False
     now = _started(int(pid))
     return now != started if _PROC.is_dir() else not _exists(int(pid))

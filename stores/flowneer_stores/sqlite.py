@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from flowneer_async.errors import (
     RunBusy,
     StoreClosed,
     StoreError,
+    StoreFailed,
     UnknownRun,
     UnknownVersion,
     VersionConflict,
 )
 from flowneer_async.policy import unix_ms
 from flowneer_async.shield import complete
-from flowneer_async.store import Lease, Plain, resolve
+from flowneer_async.store import Lease, Plain, check_row, resolve
 from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
 from flowneer_stores import queries
 from flowneer_stores.connect import open_reader, open_writer
@@ -73,7 +73,12 @@ class SqliteStore:
         self._opened: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        await complete(self._enter())
+        try:
+            await complete(self._enter())
+        except BaseException:
+            if self._opened is not None:
+                await complete(self._exit())
+            raise
         return self
 
     async def __aexit__(
@@ -82,9 +87,8 @@ class SqliteStore:
         await complete(self._exit())
 
     async def create(self, run: Run) -> Lease | None:
-        now = self._now()
-        steps = orjson.dumps(run.steps).decode()
-        row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, self._until(now), now, now)
+        steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
+        row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, until, run.created, run.updated)
         if run.run_id not in await self._writer.write(queries.CREATE, [row]):
             return None
         return self._hold(Lease(run.run_id, 1))
@@ -99,6 +103,9 @@ class SqliteStore:
         return self._hold(Lease(run.run_id, run.epoch + 1))
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        check_row(lease, versions)
+        if not versions:
+            return
         head = versions[0].seq - 1
         rows = [_row(lease, head, version) for version in versions]
         if versions[0].digest not in await self._writer.write(queries.APPEND, rows):
@@ -115,7 +122,10 @@ class SqliteStore:
         if not rows:
             raise UnknownRun(run_id)
         found, flow, state_type, steps, *rest = rows[0]
-        return Run(found, flow, state_type, tuple(orjson.loads(steps)), *rest)
+        try:
+            return Run(found, flow, state_type, tuple(orjson.loads(steps)), *rest)
+        except orjson.JSONDecodeError as error:
+            raise StoreFailed(str(self._path), "reading", f"the steps of run {run_id!r} are damaged") from error
 
     async def chain(self, version: str) -> Sequence[Version]:
         run_id, seq = parse_version_id(version)
@@ -144,8 +154,14 @@ class SqliteStore:
         return self._opened
 
     async def _enter(self) -> None:
+        if self._opened is not None:
+            raise StoreFailed(str(self._path), "opening", "it is open already")
         db = await open_writer(self._path, self._timeout)
-        reader = await open_reader(self._path, self._timeout)
+        try:
+            reader = await open_reader(self._path, self._timeout)
+        except BaseException:
+            await db.close()
+            raise
         writer = Writer(db, str(self._path), self._timeout)
         self._opened = _Open(db, writer, reader, asyncio.create_task(self._renew(writer)))
 
@@ -199,7 +215,7 @@ class SqliteStore:
         reader = self._opened_or_raise().reader
         try:
             return cast(list[tuple[Any, ...]], await reader.execute_fetchall(query, cast(Any, parameters)))
-        except sqlite3.Error as error:
+        except Exception as error:
             raise translated(error, str(self._path), "reading", self._timeout) from error
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import aiosqlite
 
-from flowneer_async.errors import StoreClosed
+from flowneer_async.errors import StoreBusy, StoreClosed
 from flowneer_async.shield import complete
 from flowneer_stores import queries
 from flowneer_stores.translate import translated
@@ -104,12 +104,18 @@ class Writer:
                     job.done.set_result(keys)
 
     async def _alone(self, statement: str, jobs: Sequence[_Job], error: Exception) -> None:
-        """A failed transaction is tried again job by job, so that a bad one fails alone."""
-        if len(jobs) > 1:
+        """A failed transaction is tried again job by job, so that a bad one fails alone.
+
+        A locked file is no job's fault, and all of them have waited for it.
+        """
+        failure = translated(error, self._place, "writing", self._timeout)
+        if len(jobs) > 1 and not isinstance(failure, StoreBusy):
             for job in jobs:
                 await self._commit(statement, [job])
-        elif not jobs[0].done.done():
-            jobs[0].done.set_exception(translated(error, self._place, "writing", self._timeout))
+            return
+        for job in jobs:
+            if not job.done.done():
+                job.done.set_exception(failure)
 
     async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Iterable[tuple[Cell]]:
         marks = "(" + ",".join("?" * len(rows[0])) + ")"
@@ -118,16 +124,22 @@ class Writer:
 
 
 def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
-    """Jobs that go into one transaction; those whose caller was cancelled before it began are dropped."""
+    """Jobs that go into one transaction: never two of one run, for a key that comes back is then one job's alone.
+
+    Those whose caller was cancelled before it began are dropped.
+    """
     group: list[_Job] = []
+    runs: set[Cell] = set()
     room = _MOST_ROWS
     for job in jobs:
         if job.done.cancelled():
             continue
-        if group and len(job.rows) > room:
+        run = job.rows[0][0]
+        if group and (len(job.rows) > room or run in runs):
             yield group
-            group, room = [], _MOST_ROWS
+            group, runs, room = [], set(), _MOST_ROWS
         group.append(job)
+        runs.add(run)
         room -= len(job.rows)
     if group:
         yield group

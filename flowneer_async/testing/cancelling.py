@@ -1,0 +1,119 @@
+"""The contract of every method under cancellation."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
+
+import anyio
+import pytest
+
+from flowneer_async.errors import UnknownRun
+from flowneer_async.flow import FlowBuilder
+from flowneer_async.store import VersionStore, resolve
+from flowneer_async.testing.chains import new_run, owned
+
+_TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 50, 200)
+"""Turns of the event loop after which to cancel: at every await of a method, and while another thread works for it."""
+
+_Work: TypeAlias = Coroutine[Any, Any, object]
+Cancel: TypeAlias = Callable[[_Work, int], Awaitable[None]]
+
+
+async def _turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def by_task(work: _Work, turns: int) -> None:
+    """Cancel the task that does `work`."""
+    task = asyncio.ensure_future(work)
+    await _turns(turns)
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
+
+
+async def by_scope(work: _Work, turns: int) -> None:
+    """Cancel the scope that `work` is done in."""
+
+    async def wait() -> None:
+        await work
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await _turns(turns)
+        group.cancel_scope.cancel()
+    work.close()  # it may never have begun
+
+
+_both_ways = pytest.mark.parametrize("cancel", [by_task, by_scope])
+
+
+@_both_ways
+class CancellingContract:
+    """Whenever a method is cancelled: it is done as a whole or not at all, and the store works on."""
+
+    async def test_create(self, store: VersionStore, cancel: Cancel) -> None:
+        """A run that was stored for nobody is not owned by anybody."""
+        for turns in _TURNS:
+            run_id = f"run-{turns}"
+            await cancel(store.create(new_run(run_id)), turns)
+            if await store.create(new_run(run_id)) is None and (await store.read(run_id)).owner is not None:
+                await store.claim(await store.read(run_id))
+
+    async def test_claim(self, store: VersionStore, cancel: Cancel) -> None:
+        """A lease that was taken for nobody does not lock others out."""
+        for turns in _TURNS:
+            run = await owned(store, f"run-{turns}")
+            await store.release(run.lease, "failed")
+            await cancel(store.claim(await store.read(f"run-{turns}")), turns)
+            lease = await store.claim(await store.read(f"run-{turns}"))
+            await store.append(lease, run.versions[1:3])
+
+    async def test_append(self, store: VersionStore, cancel: Cancel) -> None:
+        """All versions of an append are there, or none, and the same lease goes on."""
+        for turns in _TURNS:
+            run = await owned(store, f"run-{turns}")
+            await cancel(store.append(run.lease, run.versions[1:4]), turns)
+            stored = len(await store.versions(f"run-{turns}"))
+            assert stored in (1, 4)
+            await run.append(stored, 6)
+            assert list(await store.versions(f"run-{turns}")) == run.versions
+
+    async def test_release(self, store: VersionStore, cancel: Cancel) -> None:
+        """The run is free with its new status, or as it was; a second release ends the matter."""
+        for turns in _TURNS:
+            run = await owned(store, f"run-{turns}")
+            await cancel(store.release(run.lease, "failed", "why"), turns)
+            read = await store.read(f"run-{turns}")
+            assert (read.status, read.error, read.owner is None) in (("failed", "why", True), ("running", None, False))
+            await store.release(run.lease, "failed", "why")
+            assert (await store.read(f"run-{turns}")).status == "failed"
+
+    async def test_reading(self, store: VersionStore, cancel: Cancel) -> None:
+        """A read that was given up does not disturb the next one."""
+        run = await owned(store, stored=6)
+        for turns in _TURNS:
+            for reading in (store.read("run"), store.chain("run@5"), store.versions("run")):
+                await cancel(reading, turns)
+            assert list(await store.chain("run@5")) == run.versions
+
+    async def test_a_run(self, store: VersionStore, cancel: Cancel) -> None:
+        """A cancelled run is free at once, its chain is whole, and it goes on to the same end."""
+
+        async def step(state: dict[str, Any]) -> None:
+            await asyncio.sleep(0)
+            state["n"] += 1
+
+        flow = FlowBuilder("flow", dict[str, Any]).start_with(step).then(step, name="again").with_versioned_checkpoint(store)
+        for turns in (*_TURNS, 400, 800):
+            run_id = f"run-{turns}"
+            await cancel(flow.run({"n": 0}, run_id=run_id), turns)
+            try:
+                assert (await store.read(run_id)).owner is None
+            except UnknownRun:
+                pass
+            result = await flow.run({"n": 0}, run_id=run_id)
+            assert (result.state, result.version) == ({"n": 2}, f"{run_id}@2")
+            assert (await resolve(store, f"{run_id}@1")).state == {"n": 1}
