@@ -4,6 +4,9 @@ dict and TypedDict, dataclasses, pydantic models and msgspec Structs. A `Shape` 
 together; `named_types` finds the types that a state type names in its annotations, for these may stand in the state.
 """
 
+# Callers without a type checker may pass anything.
+# pyright: reportUnnecessaryIsInstance=false
+
 import dataclasses
 import operator
 import sys
@@ -153,7 +156,7 @@ def _model_shape(kind: Any) -> Shape:
         object.__setattr__(built, "__pydantic_private__", None)
         return built
 
-    def place(state: Any, name: str) -> dict[str, object]:
+    def place(state: Any, name: str) -> Any:
         return state.__dict__ if name in fields else state.__pydantic_extra__
 
     def write(state: Any, name: str, value: object) -> None:

@@ -15,7 +15,9 @@ process dies, `crash_everywhere` finds out.
 import pytest
 
 # Before they are imported: so a failed assertion of the contract shows its values in your tests, as one of your own.
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("cancelling", "flows", "reading", "runs", "writing")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{part}" for part in ("cancelling", "flows", "reading", "runs", "writing"))
+)
 
 from flowneer_async.testing.contract import StoreContract  # noqa: E402
 from flowneer_async.testing.crashes import Crash, CrashingStore, crash_everywhere  # noqa: E402

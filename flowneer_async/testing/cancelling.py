@@ -106,7 +106,12 @@ class CancellingContract:
             await asyncio.sleep(0)
             state["n"] += 1
 
-        flow = FlowBuilder("flow", dict[str, Any]).start_with(step).then(step, name="again").with_versioned_checkpoint(store)
+        flow = (
+            FlowBuilder("flow", dict[str, Any])
+            .start_with(step)
+            .then(step, name="again")
+            .with_versioned_checkpoint(store)
+        )
         for turns in (*_TURNS, 400, 800):
             run_id = f"run-{turns}"
             await cancel(flow.run({"n": 0}, run_id=run_id), turns)

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from flowneer_async.differ import diff
 from flowneer_async.store import Lease, VersionStore
-from flowneer_async.versions import Head, Run, Version, grow, keyframe_body
+from flowneer_async.versions import Head, Run, Version, grow
 
-ROOT_BODY = keyframe_body({"n": b"0"})
 EARLY = 1_000_000_000_000
 """A Unix time in ms before any that a store's own clock may show."""
+
+
+def body_of(**state: object) -> bytes:
+    """The body of a keyframe of this state."""
+    made = diff({}, state)
+    return b"" if made is None else made.encode()
 
 
 def new_run(run_id: str = "run") -> Run:
@@ -28,7 +34,7 @@ def chain_of(run_id: str, bodies: Sequence[bytes], keyframes: Sequence[int] = (0
 
 def counting(run_id: str, length: int, keyframes: Sequence[int] = (0,)) -> list[Version]:
     """A chain whose version number n has the state {"n": n}."""
-    return chain_of(run_id, [keyframe_body({"n": b"%d" % number}) for number in range(length)], keyframes)
+    return chain_of(run_id, [body_of(n=number) for number in range(length)], keyframes)
 
 
 @dataclass

@@ -26,7 +26,9 @@ class StoreContract(CancellingContract, FlowsContract, ReadingContract, RunsCont
 
     def make_store(self, tmp_path: Path) -> VersionStore | AbstractAsyncContextManager[VersionStore]:
         """A new store; files of it go into `tmp_path`."""
-        raise NotImplementedError(f"{type(self).__name__} has to say how a store is made: def make_store(self, tmp_path)")
+        raise NotImplementedError(
+            f"{type(self).__name__} has to say how a store is made: def make_store(self, tmp_path)"
+        )
 
     @pytest.fixture
     def anyio_backend(self) -> str:

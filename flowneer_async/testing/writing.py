@@ -7,7 +7,7 @@ import pytest
 
 from flowneer_async.errors import Fenced, StoreError, UnknownRun, VersionConflict
 from flowneer_async.store import Lease, VersionStore
-from flowneer_async.testing.chains import ROOT_BODY, chain_of, counting, new_run, owned
+from flowneer_async.testing.chains import body_of, chain_of, counting, new_run, owned
 
 
 class WritingContract:
@@ -65,7 +65,7 @@ class WritingContract:
     async def test_of_two_appends_at_once_one_is_stored(self, store: VersionStore) -> None:
         """Two rows of versions on one head never mix, whichever comes first."""
         run = await owned(store)
-        one, two = run.versions, chain_of("run", [ROOT_BODY, b"", b"", b""])
+        one, two = run.versions, chain_of("run", [body_of(n=7), b"", b"", b""])
         done = await asyncio.gather(
             store.append(run.lease, one[1:2]), store.append(run.lease, two[1:4]), return_exceptions=True
         )
@@ -129,7 +129,7 @@ class WritingContract:
         """An empty body is a marker, and a version whose base is its own number a keyframe."""
         lease = await store.create(new_run())
         assert lease is not None
-        await store.append(lease, chain_of("run", [ROOT_BODY, b"", ROOT_BODY, b""], keyframes=(0, 2)))
+        await store.append(lease, chain_of("run", [body_of(n=7), b"", body_of(n=7), b""], keyframes=(0, 2)))
         versions = await store.versions("run")
         assert [version.is_marker for version in versions] == [False, True, False, True]
         assert [version.is_keyframe for version in versions] == [True, False, True, False]

@@ -36,8 +36,8 @@ class MemoryStore:
         kept = self._of(run.run_id)
         if kept.run.owner is not None or kept.run.epoch != run.epoch:
             raise RunBusy(run.run_id, kept.run.owner)
-        changes = replace(run, status="running", error=None, epoch=run.epoch + 1, owner="this process")
-        kept.run = replace(changes, updated=self._now())
+        owned = replace(kept.run, steps=run.steps, status="running", error=None)
+        kept.run = replace(owned, epoch=run.epoch + 1, owner="this process", updated=self._now())
         return Lease(run.run_id, run.epoch + 1)
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
@@ -55,9 +55,8 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         kept = self._of(lease.run_id)
         if kept.run.epoch == lease.epoch:
-            kept.run = replace(
-                kept.run, status=status, error=error, owner=None, epoch=lease.epoch + 1, updated=self._now()
-            )
+            ended = replace(kept.run, status=status, error=error, owner=None)
+            kept.run = replace(ended, epoch=lease.epoch + 1, updated=self._now())
 
     async def read(self, run_id: str) -> Run:
         await anyio.lowlevel.checkpoint()

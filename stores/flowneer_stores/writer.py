@@ -137,7 +137,7 @@ def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
         run = job.rows[0][0]
         if group and (len(job.rows) > room or run in runs):
             yield group
-            group, runs, room = [], set(), _MOST_ROWS
+            group, runs, room = [], set[Cell](), _MOST_ROWS
         group.append(job)
         runs.add(run)
         room -= len(job.rows)
