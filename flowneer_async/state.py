@@ -19,6 +19,8 @@ from flowneer_async.errors import BadState
 
 Items = Mapping[str, object]
 
+_KINDS = "a state is a dict, a dataclass, a pydantic model or a msgspec Struct"
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -35,16 +37,19 @@ DICT = Shape(dict, lambda state: state, lambda items: items, operator.setitem, o
 
 
 def shape_of(kind: type) -> Shape:
-    """The shape of a state of type `kind`; raises BadState."""
-    if kind is dict or _is_typed_dict(kind):
+    """The shape of a state of type `kind`, which may be an alias like `dict[str, Order]`; raises BadState."""
+    base = get_origin(kind) or kind
+    if not isinstance(base, type):
+        raise BadState(kind, _KINDS)
+    if base is dict or is_typeddict(base):
         return DICT
-    if isinstance(kind, type) and _is_a(kind, Mapping):
-        raise BadState(kind, "only a plain dict comes back as what it was: use dict(…)")
-    found = _object_shape(kind) if isinstance(kind, type) else None
+    if _is_a(base, Mapping):
+        raise BadState(base, "only a plain dict comes back as what it was: use dict(…)")
+    found = _object_shape(base)
     if found is None:
-        raise BadState(kind, "a state is a dict, a dataclass, a pydantic model or a msgspec Struct")
-    if _is_frozen(kind):
-        raise BadState(kind, "it is frozen, and steps change the state in place")
+        raise BadState(base, _KINDS)
+    if _is_frozen(base):
+        raise BadState(base, "it is frozen, and steps change the state in place")
     return found
 
 
@@ -80,7 +85,7 @@ def _reachable(kind: type) -> Iterator[type]:
 def _annotations(kind: type) -> Iterable[object]:
     if _is_model(kind):
         return [field.annotation for field in cast(Any, kind).model_fields.values()]
-    if not (_is_typed_dict(kind) or _is_dataclass(kind) or _is_struct(kind)):
+    if not (is_typeddict(kind) or _is_dataclass(kind) or _is_struct(kind)):
         return ()
     try:
         return get_type_hints(kind).values()
@@ -90,10 +95,6 @@ def _annotations(kind: type) -> Iterable[object]:
 
 def _is_a(kind: type, base: Any) -> bool:
     return issubclass(kind, base)
-
-
-def _is_typed_dict(kind: type) -> bool:
-    return is_typeddict(kind)
 
 
 def _is_model(kind: type) -> bool:
