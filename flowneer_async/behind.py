@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from flowneer_async.errors import FlowneerError
 from flowneer_async.shield import complete
 from flowneer_async.versions import Version
 
@@ -20,7 +19,7 @@ class Behind:
         self._append, self._now = append, now
         self._waiting: deque[tuple[int, Version]] = deque()
         self._filled, self._saved = anyio.Event(), anyio.Event()
-        self._failure: FlowneerError | None = None
+        self._failure: Exception | None = None
 
     async def put(self, version: Version) -> None:
         """Hand a version over; waits while the store is too far behind, raises what an earlier append raised."""
@@ -57,7 +56,7 @@ class Behind:
             return
         try:
             await self._append(versions)
-        except FlowneerError as error:
+        except Exception as error:
             self._failure = error
         else:
             for _ in versions:

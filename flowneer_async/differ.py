@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, plain_json, says_all
+from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, is_still_exact, plain_json
 from flowneer_async.errors import StateNotSerializable
 from flowneer_async.splice import Splice, splice_between
 from flowneer_async.state import Items, Shape
@@ -88,16 +88,19 @@ class Diff:
         splices: dict[str, tuple[int, int, int]] = {}
         whole: list[bytes] = []
         parts: list[bytes] = []
-        for key, change in self.changes.items():
-            cut = change.cut
+        for key, (text, cut, _) in self.changes.items():
             if cut is None:
-                sets[key] = len(change.text)
-                whole.append(change.text)
+                sets[key] = len(text)
+                whole.append(text)
             else:
                 splices[key] = cut.at, cut.removed, len(cut.text)
                 parts.append(cut.text)
-        head = {"set": sets, "del": self.removed, "splice": splices}
-        return b"".join((orjson.dumps({name: each for name, each in head.items() if each}), b"\n", *whole, *parts))
+        head: dict[str, object] = {"set": sets} if sets else {}
+        if self.removed:
+            head["del"] = self.removed
+        if splices:
+            head["splice"] = splices
+        return b"".join((orjson.dumps(head), b"\n", *whole, *parts))
 
 
 class Mirror:
@@ -151,12 +154,15 @@ class Mirror:
         """What has become of one key that was `before`, or None where it is as it was."""
         if before is None:
             _check_key(key)
-        text = None if key in self._tagged else plain_json(value)
-        if text is not None and text == before:
-            if says_all(value, text):
-                return None
-        elif text is not None and is_exact(value, text, cut := _cut(before, text)):
-            return Change(text, cut, False)
+        text = plain_json(value)
+        if text is not None:
+            # What stood behind a tag may be written without one now: then the old text is no measure of what is new.
+            known = key not in self._tagged
+            if text == before and known:
+                if is_still_exact(value, text):
+                    return None
+            elif is_exact(value, text, cut := _cut(before, text), known=known):
+                return Change(text, cut, False)
         exact = self._codec.tagged_json(value, f"$.{key}")
         return None if exact == before else Change(exact, _cut(before, exact), has_tags(exact))
 
@@ -167,18 +173,23 @@ class Mirror:
             return True
 
     def _take(self, items: Items, changes: Mapping[str, Change], removed: tuple[str, ...]) -> None:
+        texts, last, tagged = self.texts, self._last, self._tagged
         for key in removed:
-            self.size -= len(self.texts.pop(key))
-            self._last.pop(key, None)
-            self._tagged.discard(key)
+            self.size -= len(texts.pop(key))
+            last.pop(key, None)
+            tagged.discard(key)
         for key, change in changes.items():
-            self.size += len(change.text) - len(self.texts.get(key, b""))
-            self.texts[key] = change.text
-            (self._tagged.add if change.tagged else self._tagged.discard)(key)
-            if type(items[key]) in _IMMUTABLE:
-                self._last[key] = items[key]
+            self.size += len(change.text) - len(texts.get(key, b""))
+            texts[key] = change.text
+            if change.tagged:
+                tagged.add(key)
+            elif tagged:
+                tagged.discard(key)
+            value = items[key]
+            if type(value) in _IMMUTABLE:
+                last[key] = value
             else:
-                self._last.pop(key, None)
+                last.pop(key, None)
 
 
 def diff(before: Items, after: Items, codec: Codec = JSON) -> Diff | None:

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 import orjson
 
 from flowneer_async.errors import StateNotSerializable, StateTypeUnknown
-from flowneer_async.look import PLAIN, is_plain, is_plain_within
+from flowneer_async.look import PLAIN, SMALL, is_plain, is_plain_within
 from flowneer_async.splice import Splice
 from flowneer_async.state import Items, Shape
 from flowneer_async.tags import READERS, SEQUENCES, SETS, WRITERS
@@ -39,21 +39,26 @@ def has_tags(text: bytes) -> bool:
     return _TAG in text
 
 
-def says_all(value: object, text: bytes) -> bool:
-    """Does the type of a value agree with `text`, its plain JSON? Nothing is said of what is inside of it."""
-    return type(value) in PLAIN and (value is None or text != b"null")
+def is_exact(value: object, text: bytes, cut: Splice | None, *, known: bool) -> bool:
+    """Does `text`, the plain JSON of a value, say all there is to say of it?
 
-
-def is_exact(value: object, text: bytes, cut: Splice | None) -> bool:
-    """Does `text`, the plain JSON of a value, say all there is to say of it where `cut`, or else all of it, is new?"""
+    Where the text before was `known` to, only what `cut` has changed is looked at.
+    """
     if type(value) in _SCALAR:
         return value is None or text != b"null"
-    if cut is None:
+    if cut is None or not known:
         return _TAG not in text and is_plain(value)
     end = cut.at + len(cut.text)
     if text.find(_TAG, max(0, cut.at - len(_TAG)), end + len(_TAG)) >= 0:
         return False
     return is_plain_within(value, len(text), cut.at, end)
+
+
+def is_still_exact(value: object, text: bytes) -> bool:
+    """The same of a value whose plain JSON, `text`, is what it was. What is long is not looked into again."""
+    if type(value) in _SCALAR:
+        return value is None or text != b"null"
+    return type(value) in PLAIN and (len(text) > SMALL or is_plain(value))
 
 
 class Codec:
@@ -71,6 +76,8 @@ class Codec:
             return orjson.dumps(self._tagged(value, path, frozenset()))
         except TypeError as error:
             raise StateNotSerializable(path, f"cannot be written as JSON ({error})") from None
+        except RecursionError:
+            raise StateNotSerializable(path, "is nested too deeply for the stack as it is") from None
 
     def load(self, text: bytes) -> object:
         """Read what `plain_json` or `tagged_json` wrote; raises StateTypeUnknown."""

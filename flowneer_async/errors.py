@@ -87,7 +87,7 @@ class BadState(StateError):
     """The state, of type `state_type`, is of no kind that a flow can work on."""
 
     def __init__(self, state_type: type, reason: str) -> None:
-        name = getattr(state_type, "__qualname__", None) or repr(state_type)
+        name = getattr(state_type, "__qualname__", None) or type(state_type).__qualname__
         super().__init__(f"a state of type {name} cannot be used: {reason}")
         self.state_type = state_type
 
@@ -97,8 +97,8 @@ class StateTypeUnknown(StateError):
 
     def __init__(self, type_name: str) -> None:
         super().__init__(
-            f"the stored state holds a {type_name}, a type this flow does not know: "
-            "name the state's type when building it, FlowBuilder(name, StateType)"
+            f"the stored state holds a value of type {type_name}, which only a flow that names it can read: "
+            "FlowBuilder(name, StateType)"
         )
         self.type_name = type_name
 
@@ -130,7 +130,7 @@ class StepReturned(RunError):
 
     def __init__(self, step: str, run_id: str, value_type: type) -> None:
         super().__init__(
-            f"step {step!r} of run {run_id!r} returned a {value_type.__qualname__}: "
+            f"step {step!r} of run {run_id!r} returned a value of type {value_type.__qualname__}: "
             "a step changes the state it is given in place, and returns None"
         )
         self.step, self.run_id, self.value_type = step, run_id, value_type
@@ -200,7 +200,7 @@ class UnknownVersion(StoreError):
     """The store has no version `version`."""
 
     def __init__(self, version: str) -> None:
-        super().__init__(f"the store has no version {version!r}: a version id is written run_id@number")
+        super().__init__(f"the store has no version {version!r} (a version id is written run_id@number)")
         self.version = version
 
 

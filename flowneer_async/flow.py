@@ -101,17 +101,15 @@ class FlowBuilder(Generic[S]):
         kept when the run ends, however it ends. A step that left the state as it was makes a marker, or, with
         `skip_unchanged`, nothing: then it is done again on a resume.
         """
-        if not isinstance(store, (VersionStore, VersionedCheckpointStore)):
-            raise BadOption(
-                "store", type(store).__qualname__, "it has methods save and resolve, or those of VersionStore"
-            )
-        if isinstance(filter, str):
-            raise BadOption("filter", filter, f"it is a list of globs: [{filter!r}]")
+        full, entries = _sorted_out(store)
         if durability not in get_args(Durability):
             raise BadOption("durability", durability, f"it is one of {', '.join(get_args(Durability))}")
-        if durability != "sync" and not isinstance(store, VersionStore):
+        if durability != "sync" and full is None:
             raise BadOption("durability", durability, "a store of two methods saves each version as it is made")
-        return self._with(store=store, keeps=_matcher(filter), durability=durability, skip_unchanged=skip_unchanged)
+        keeps = _matcher(filter)
+        return self._with(
+            store=full, entries=entries, keeps=keeps, durability=durability, skip_unchanged=skip_unchanged
+        )
 
     def resume_from(self, version: str, store: VersionStore | VersionedCheckpointStore) -> Self:
         """A flow whose `run()` restores the state of `version` and goes on after the step that made it.
@@ -147,8 +145,19 @@ def _public(plugin: type) -> list[str]:
     return [name for name in dir(plugin) if not name.startswith("_")]
 
 
+def _sorted_out(store: object) -> tuple[VersionStore | None, VersionedCheckpointStore | None]:
+    """The store as one of the full kind, or as one of two methods."""
+    if isinstance(store, VersionStore) and not isinstance(store, type):
+        return store, None
+    if isinstance(store, VersionedCheckpointStore) and not isinstance(store, type):
+        return None, store
+    raise BadOption("store", type(store).__qualname__, "it has methods save and resolve, or those of VersionStore")
+
+
 def _matcher(wanted: Filter | None) -> Callable[[str], bool] | None:
     if wanted is None or callable(wanted):
         return wanted
+    if isinstance(wanted, str):
+        raise BadOption("filter", wanted, f"it is a list of globs: [{wanted!r}]")
     globs = tuple(wanted)
     return lambda name: any(fnmatchcase(name, glob) for glob in globs)

@@ -17,7 +17,9 @@ Container: TypeAlias = dict[str, object] | list[object]
 PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 """The types that come back from JSON as what they were."""
 
-_SMALL = 4096  # bytes of JSON: below that a look at every object costs less than a search
+SMALL = 4096
+"""Bytes of JSON up to which a look at every object costs less than a search."""
+
 _WINDOWS = 16  # parts into which a search splits a container
 
 
@@ -41,7 +43,7 @@ def is_plain_within(value: object, size: int, start: int, end: int) -> bool:
         return is_plain(value)
     if start == end:  # something was taken out: what it stood in may be another thing now
         start, end = start - 1, end + 1
-    if size <= _SMALL or 2 * (end - start) > size:
+    if size <= SMALL or 2 * (end - start) > size:
         return is_plain(value)
     container = cast(Container, value)
     if len(container) == 1:

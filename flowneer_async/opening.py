@@ -87,17 +87,18 @@ class Opening:
     async def open(self) -> Opened:
         """Raises a StateError, RunError or StoreError; then nothing was begun, but `abandon` has to be called."""
         plan = self._plan
-        if plan.store is None:
-            return self._opened(self._run_id or self._world.new_run_id(), 0, self._given())
-        if not isinstance(plan.store, VersionStore):
-            return await self._open_entries(plan.store)
-        if plan.resumes is not None:
+        if plan.entries is not None:
+            return await self._open_entries(plan.entries)
+        if plan.store is not None and plan.resumes is not None:
             return await self._resume(plan.store, plan.resumes)
-        return await self._begin(plan.store, self._run_id or self._world.new_run_id(), None)
+        run_id = self._run_id or self._world.new_run_id()
+        if plan.store is not None:
+            return await self._begin(plan.store, run_id, None)
+        return self._opened(run_id, 0, self._given())
 
     async def abandon(self) -> None:
         """Give back the lease of a run that did not come to begin."""
-        if self._lease is not None and isinstance(self._plan.store, VersionStore):
+        if self._lease is not None and self._plan.store is not None:
             await self._plan.store.release(self._lease, "running")
 
     def _shape_wanted(self) -> Shape:

@@ -18,7 +18,9 @@ class Plan(Generic[S]):
     name: str
     state_type: type[S] | None
     steps: Mapping[str, Task[S]] = field(default_factory=dict[str, Any])
-    store: VersionStore | VersionedCheckpointStore | None = None
+    store: VersionStore | None = None
+    entries: VersionedCheckpointStore | None = None
+    """A store of two methods, in place of a full one."""
     keeps: Callable[[str], bool] | None = None
     """Which steps make a version; all of them where it is None."""
     durability: Durability = "sync"

@@ -1,8 +1,8 @@
 """When to try again, and the outside world a run depends on: all pure, all passed in."""
 
+import os
 import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ def unix_ms() -> int:
 
 
 def _new_run_id() -> str:
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)

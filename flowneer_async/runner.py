@@ -10,7 +10,7 @@ import anyio
 
 from flowneer_async.context import Context
 from flowneer_async.differ import Mirror
-from flowneer_async.errors import FlowError, FlowneerError, StateError, StepReturned
+from flowneer_async.errors import FlowError, StateError, StepReturned
 from flowneer_async.opening import Opened, Opening
 from flowneer_async.plan import Plan
 from flowneer_async.policy import Backoff, World, wait_after
@@ -48,7 +48,7 @@ async def _open(opening: Opening) -> Opened:
     try:
         return await complete(opening.open())
     except BaseException:
-        with suppress(FlowneerError):
+        with suppress(Exception):
             await complete(opening.abandon())
         raise
 
@@ -86,7 +86,7 @@ class _Run:
     async def _close(self, status: Status, error: str | None = None) -> None:
         assert self._opened.journal is not None
         # What ended the run is told to the caller; that the store could not keep it too would only hide that.
-        with suppress(FlowneerError):
+        with suppress(Exception):
             await complete(self._opened.journal.close(status, self._opened.state, error))
 
     async def _walk(self) -> None:

@@ -16,12 +16,20 @@ async def complete(work: Coroutine[Any, Any, T]) -> T:
     Neither half is enough alone: an anyio shield stops cancel scopes but not `task.cancel()`, and `asyncio.shield`
     lets the caller go on before the work is done.
     """
+    if on_asyncio():
+        return await _complete_task(asyncio.ensure_future(work))
+    with anyio.CancelScope(shield=True):  # under trio scopes are all there is
+        done = await work
+    return done
+
+
+def on_asyncio() -> bool:
+    """Is it asyncio that runs us?"""
     try:
         asyncio.get_running_loop()
-    except RuntimeError:  # trio, where scopes are all there is
-        with anyio.CancelScope(shield=True):
-            return await work
-    return await _complete_task(asyncio.ensure_future(work))
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _complete_task(task: "asyncio.Task[T]") -> T:

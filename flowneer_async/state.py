@@ -145,7 +145,9 @@ def _model_shape(kind: Any) -> Shape:
     fields = frozenset(kind.model_fields)
 
     def items(state: Any) -> Items:
-        return {**state.__dict__, **(state.__pydantic_extra__ or {})}
+        # Not all of __dict__ is fields: cached properties are kept there too.
+        own = {name: value for name, value in state.__dict__.items() if name in fields}
+        return {**own, **(state.__pydantic_extra__ or {})}
 
     # Past the validators, which have done their work once.
     def build(items: dict[str, object]) -> object:

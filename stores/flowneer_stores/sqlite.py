@@ -26,7 +26,7 @@ from flowneer_async.errors import (
     VersionConflict,
 )
 from flowneer_async.policy import unix_ms
-from flowneer_async.shield import complete
+from flowneer_async.shield import complete, on_asyncio
 from flowneer_async.store import Lease, Plain, check_row, resolve
 from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
 from flowneer_stores import queries
@@ -156,6 +156,8 @@ class SqliteStore:
     async def _enter(self) -> None:
         if self._opened is not None:
             raise StoreFailed(str(self._path), "opening", "it is open already")
+        if not on_asyncio():
+            raise StoreFailed(str(self._path), "opening", "aiosqlite works on asyncio only: under trio use MemoryStore")
         db = await open_writer(self._path, self._timeout)
         try:
             reader = await open_reader(self._path, self._timeout)
