@@ -18,9 +18,7 @@ async def complete(work: Coroutine[Any, Any, T]) -> T:
     """
     if on_asyncio():
         return await _complete_task(asyncio.ensure_future(work))
-    with anyio.CancelScope(shield=True):  # under trio scopes are all there is
-        done = await work
-    return done
+    return await _shielded(work)
 
 
 def on_asyncio() -> bool:
@@ -30,6 +28,13 @@ def on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+async def _shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Under trio, scopes are all there is."""
+    with anyio.CancelScope(shield=True):
+        return await work
+    raise AssertionError("a shield lets nothing through")
 
 
 async def _complete_task(task: "asyncio.Task[T]") -> T:
