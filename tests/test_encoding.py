@@ -120,6 +120,23 @@ def test_a_list_that_becomes_a_shorter_tuple_is_seen(shape: str, kept: slice) ->
     check_exact({"at": wrapped(shape, before, 9_000, 9_000)}, {"at": wrapped(shape, after, 9_000, 9_000)})
 
 
+ALIKE: list[tuple[Any, Any]] = [
+    (None, float("nan")),
+    (None, float("-inf")),
+    ([1, 2], (1, 2)),
+    ("12345678-1234-5678-1234-567812345678", UUID("12345678-1234-5678-1234-567812345678")),
+    ([{"a": [[]]}], [{"a": [()]}]),
+]
+
+
+@pytest.mark.parametrize(("plain", "other"), ALIKE, ids=repr)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_value_of_another_type_with_the_same_json_is_seen(plain: object, other: object, shape: str) -> None:
+    """In a value of up to 4 KB, though not one byte that orjson writes has changed."""
+    for before, after in ((plain, other), (other, plain)):
+        check_exact({"at": wrapped(shape, before, 900, 900)}, {"at": wrapped(shape, after, 900, 900)})
+
+
 @QUICK
 @given(trees, st.data())
 def test_a_tree_beside_a_rare_value_changes_like_any_other(tree: Any, data: st.DataObject) -> None:
