@@ -1,6 +1,7 @@
 """Processes that die at a chosen moment, and whether a flow lives through it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from flowneer_async.flow import FlowBuilder
@@ -93,10 +94,8 @@ async def crash_everywhere(flow: FlowBuilder[S], state: Callable[[], S], store: 
 async def _crashes(
     flow: FlowBuilder[S], state: Callable[[], S], store: CrashingStore, run_id: str, options: dict[str, Any]
 ) -> bool:
-    try:
+    with suppress(Crash):
         await flow.with_versioned_checkpoint(store, **options).run(state(), run_id=run_id)
-    except Crash:
-        pass
     return store.crashed
 
 

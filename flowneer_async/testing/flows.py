@@ -30,7 +30,7 @@ async def _three(state: _State) -> None:
     state["done"].append(state["seed"])
 
 
-_FLOW = FlowBuilder("contract", _State).start_with(_one).then(_two).then(_three)
+_FLOW = FlowBuilder[_State]("contract").start_with(_one).then(_two).then(_three)
 
 
 def _start(seed: object = 0) -> _State:
@@ -104,10 +104,10 @@ class FlowsContract:
             await leave.wait()
 
         if already:
-            failing = FlowBuilder("contract", _State).start_with(_one).then(_two, name="wait")
+            failing = FlowBuilder[_State]("contract").start_with(_one).then(_two, name="wait")
             with pytest.raises(FlowError):
                 await failing.with_versioned_checkpoint(store).run(_start(), run_id="run", deps="fail")
-        flow = FlowBuilder("contract", _State).start_with(_one).then(wait).with_versioned_checkpoint(store)
+        flow = FlowBuilder[_State]("contract").start_with(_one).then(wait).with_versioned_checkpoint(store)
         tasks = [asyncio.create_task(flow.run(_start(), run_id="run")) for _ in range(5)]
         await entered.wait()
         losers = [task for task in tasks if (await asyncio.wait({task}, timeout=0))[0]]

@@ -9,8 +9,8 @@ from flowneer_async.testing.chains import Owned, counting, owned
 from flowneer_async.versions import checked, fold
 
 _NO_VERSIONS = [
-    "", "@", "run", "run@", "@0", "run@-1", "run@6", "run@1.0", "run@ 1", "run@1 ", "run@1\n", "run@x", "run@1@1", "run@٣",
-    "other@0", "RUN@0", "run\0@0", "\ud800@0", "run@" + "9" * 18, "run@" + "9" * 30,
+    "", "@", "run", "run@", "@0", "run@-1", "run@6", "run@1.0", "run@ 1", "run@1 ", "run@1\n", "run@x", "run@1@1",
+    "run@٣", "other@0", "RUN@0", "run\0@0", "\ud800@0", "run@" + "9" * 18, "run@" + "9" * 30,
 ]  # fmt: skip
 
 
