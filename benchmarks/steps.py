@@ -1,0 +1,69 @@
+"""Steps on SQLite, under synchronous=FULL, beside bare inserts of the same bytes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import TypeVar
+
+from benchmarks import bare
+from benchmarks.data import State
+from benchmarks.figure import Figure, Pairs, duration, times
+from benchmarks.flows import count, row_of, small_state
+from benchmarks.measure import Scale, by_turns
+from flowneer_async import FlowBuilder
+from flowneer_stores import SqliteStore
+
+T = TypeVar("T")
+
+STEPS_OF_EACH = 20
+
+
+async def figures(scale: Scale) -> AsyncIterator[Figure]:
+    one = await _measured(row_of(count, scale.steps), 1, scale)
+    yield times(f"one flow of {scale.steps:,} small steps", one, 1.25)
+    together = await _measured(row_of(count, STEPS_OF_EACH), scale.flows, scale)
+    yield _throughput(f"{scale.flows} flows × {STEPS_OF_EACH} steps at once", together, scale.flows * STEPS_OF_EACH)
+
+
+async def _measured(flow: FlowBuilder[State], runs: int, scale: Scale) -> Pairs:
+    # As many inserts as steps: the root is left out.
+    lengths = (await _on_disk(partial(_lengths, flow)))[1:]
+    ours, peer = partial(_ours, flow, runs), partial(_bare, lengths, runs)
+    return await by_turns(partial(_on_disk, ours), partial(_on_disk, peer), scale)
+
+
+def _throughput(name: str, pairs: Pairs, steps: int) -> Figure:
+    """How many times as many steps a second."""
+    more = 1 / pairs.ratio
+    ours, peer = (f"{duration(each / steps)} a step" for each in (pairs.our_median, pairs.peer_median))
+    return Figure(name, ours, peer, more, "≥ 10 ×", more >= 10)
+
+
+async def _on_disk(measure: Callable[[Path], Awaitable[T]]) -> T:
+    """What is measured on a file of its own, where temporary files are kept."""
+    with TemporaryDirectory(prefix="bench-") as folder:
+        return await measure(Path(folder, "bench.db"))
+
+
+async def _ours(flow: FlowBuilder[State], runs: int, path: Path) -> float:
+    async with SqliteStore(path) as store:
+        kept = flow.with_versioned_checkpoint(store)
+        start = perf_counter()
+        await asyncio.gather(*[kept.run(small_state()) for _ in range(runs)])
+        return perf_counter() - start
+
+
+async def _bare(lengths: list[int], runs: int, path: Path) -> float:
+    async with bare.opened(path) as db:
+        start = perf_counter()
+        await asyncio.gather(*[bare.insert(db, run, lengths) for run in range(runs)])
+        return perf_counter() - start
+
+
+async def _lengths(flow: FlowBuilder[State], path: Path) -> list[int]:
+    async with SqliteStore(path) as store:
+        await flow.with_versioned_checkpoint(store).run(small_state())
+    return await bare.row_lengths(path)
