@@ -133,7 +133,7 @@ async def test_what_was_done_is_stored_however_the_run_ends(
 async def test_a_killed_process_loses_a_suffix_and_never_a_hole(
     durability: str, least: int, most: int, tmp_path: Path
 ) -> None:
-    """After SIGKILL in a step nothing is lost under sync, some last versions under async, all but the root under exit."""
+    """After SIGKILL nothing is lost under sync, the last versions may be under async, all but the root under exit."""
     assert run_child(tmp_path, "r", durability, "20")[0] == -9
     async with SqliteStore(tmp_path / "runs.db") as store:
         stored, whole = await stored_states(store, "r"), await undisturbed_states()
