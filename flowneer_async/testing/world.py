@@ -22,6 +22,7 @@ class FakeWorld(World):
     Unix time in ms.
     """
 
+    _clock: "_Clock"
     slept: list[float]
     """The seconds of every sleep, in the order they began."""
 
@@ -29,8 +30,9 @@ class FakeWorld(World):
         clock = _Clock(start, held)
         ids, numbers = count(1), cycle(draws)
         super().__init__(clock.now, clock.sleep, lambda: next(numbers), lambda: f"run-{next(ids)}")
-        self._clock = clock
-        self.slept = clock.slept
+        # A World is frozen, so that a run cannot change it.
+        object.__setattr__(self, "_clock", clock)
+        object.__setattr__(self, "slept", clock.slept)
 
     def move(self, seconds: float) -> None:
         """Move the clock, and wake those who have slept long enough."""
