@@ -1,6 +1,9 @@
 """How a run begins: a new one, one that goes on, one that is finished, or a fork."""
 
-from collections.abc import Sequence
+# A store of the user's may give anything.
+# pyright: reportUnnecessaryIsInstance=false
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import isawaitable
@@ -220,9 +223,12 @@ class Opening:
             await journal.begin()
             return self._opened(run_id, 0, self._given(), journal)
         snapshot = await _resolve(store, self._plan.resumes)
+        position = snapshot.step_index + 1
+        if position > len(self._plan.order):
+            raise FlowChanged(self._plan.resumes, [f"step number {snapshot.step_index}"], self._plan.paths)
         # Through JSON, so that the run works on a copy, and never on what the store holds.
         mirror.advance(snapshot.state)
-        return self._opened(run_id, snapshot.step_index + 1, self._build(mirror), journal)
+        return self._opened(run_id, position, self._build(mirror), journal)
 
 
 async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[Plain]:
@@ -237,6 +243,8 @@ async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[Pl
 
 def _as_snapshot(store: VersionedCheckpointStore, version: str, answer: object) -> Snapshot[Plain]:
     if isinstance(answer, Snapshot):
-        return cast(Snapshot[Plain], answer)
-    reason = f"it gave a {type(answer).__qualname__}, not a Snapshot(step_index, state)"
+        snapshot = cast(Snapshot[Plain], answer)
+        if isinstance(snapshot.state, Mapping) and type(snapshot.step_index) is int and snapshot.step_index >= ROOT:
+            return snapshot
+    reason = f"it gave a {type(answer).__qualname__}, not a Snapshot of an index, {ROOT} or more, and a mapping"
     raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", reason)

@@ -11,11 +11,12 @@ import dataclasses
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast, get_args, get_origin, get_type_hints, is_typeddict
 
-from flowneer_async.errors import BadState
+from flowneer_async.errors import BadState, StateNotSerializable
 
 Items = Mapping[str, object]
 
@@ -128,6 +129,14 @@ def _object_shape(kind: Any) -> Shape | None:
 
 
 def _dataclass_shape(kind: Any) -> Shape:
+    read = _field_reader(tuple(field.name for field in dataclasses.fields(kind)))
+
+    def items(state: Any) -> Items:
+        found = read(state)
+        if len(getattr(state, "__dict__", ())) > len(found):
+            _refuse_strays(state, found)
+        return found
+
     def build(items: dict[str, object]) -> object:
         # Past __init__ and __post_init__, which have done their work once.
         built: object = object.__new__(kind)
@@ -135,7 +144,14 @@ def _dataclass_shape(kind: Any) -> Shape:
             object.__setattr__(built, name, value)
         return built
 
-    return Shape(kind, _field_reader(tuple(field.name for field in dataclasses.fields(kind))), build)
+    return Shape(kind, items, build)
+
+
+def _refuse_strays(state: Any, fields: Items) -> None:
+    """An attribute that is no field would be lost; but what the class knows, a cached property, is made again."""
+    for name in vars(state):
+        if name not in fields and not hasattr(type(state), name):
+            raise StateNotSerializable(f"$.{name}", f"is no field of {type(state).__qualname__}: declare it as one")
 
 
 def _model_shape(kind: Any) -> Shape:
@@ -175,8 +191,8 @@ def _struct_builder(kind: Any) -> Callable[[dict[str, object]], object]:
     from msgspec.structs import force_setattr
 
     def build(items: dict[str, object]) -> object:
-        # Its __post_init__ cannot be passed by, but what it does to the fields can be undone.
-        built = kind(**items)
+        # Its __post_init__ cannot be passed by: it is given copies, and what it does to the fields is undone.
+        built = kind(**(deepcopy(items) if hasattr(kind, "__post_init__") else items))
         for name, value in items.items():
             force_setattr(built, name, value)
         return built

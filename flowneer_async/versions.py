@@ -23,6 +23,7 @@ FLOOR = 16 * 1024
 """What a small state's rows may weigh at least before a keyframe: some forty of them."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+_SEQ = re.compile(r"0|[1-9][0-9]{0,17}")
 _LONG = 4096  # bytes: a text longer than that is not copied for every splice
 
 
@@ -41,7 +42,7 @@ def version_id(run_id: str, seq: int) -> str:
 def parse_version_id(version: object) -> tuple[str, int]:
     """The run id and the number in a version id; raises UnknownVersion."""
     run_id, _, seq = version.rpartition("@") if isinstance(version, str) else ("", "", "")
-    if not (_RUN_ID.fullmatch(run_id) and seq.isascii() and seq.isdecimal() and len(seq) < 19):
+    if not (_RUN_ID.fullmatch(run_id) and _SEQ.fullmatch(seq)):
         raise UnknownVersion(str(version))
     return run_id, int(seq)
 
