@@ -1,10 +1,10 @@
 """The kinds of state: each is taken apart, put together, and set back to what it was."""
 
 import functools
+import operator
 import types
 from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, Literal, NotRequired, Optional, TypedDict, TypeVar, Union
@@ -144,7 +144,7 @@ class Typed(TypedDict):
 def odd() -> Strict:
     """A state that its validators would not take any more."""
     state = Strict(number=2)
-    state.__dict__["number"] = 7
+    vars(state)["number"] = 7
     return state
 
 
@@ -194,10 +194,7 @@ def rebuilt(state_type: Any, state: Any) -> Any:
 
 
 def assign(state: Any, name: str, value: object) -> None:
-    if type(state) is dict:
-        state[name] = value
-    else:
-        setattr(state, name, value)
+    (operator.setitem if isinstance(state, dict) else setattr)(state, name, value)
 
 
 # What comes back ------------------------------------------------------------------------------------------------------
@@ -213,10 +210,9 @@ def test_a_state_comes_back_as_it_was(kind: tuple[Any, Any]) -> None:
 
 
 def test_a_state_that_came_back_can_be_worked_on(kind: tuple[Any, Any]) -> None:
-    """It can be copied, and takes new values like the one that was stored."""
+    """It takes new values like the one that was stored, and differs from that in them alone."""
     state_type, state = kind
     again = rebuilt(state_type, state)
-    assert exact(deepcopy(again)) == exact(state)
     assign(again, "number", 4)
     mirror, _ = mirrored(state_type, state)
     change = mirror.advance(shape_of(state_type).items(again))
