@@ -28,7 +28,7 @@ def main() -> None:
     for name in args.names or SUBJECTS:
         with console.status(f"measuring: {name}"):
             results.append((name, asyncio.run(_all(SUBJECTS[name](QUICK if args.quick else FULL)))))
-    report.show(results, console.width)
+    report.show(results)
     if not args.names and not args.quick:
         report.write(results)
 

@@ -60,7 +60,7 @@ async def awaited(work: Awaitable[object]) -> float:
     return perf_counter() - start
 
 
-def apart(work: Callable[[T], R], cases: Iterable[T]) -> list[R]:
-    """`work` on each case in a fresh process, two at a time: for what is not timed."""
-    with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1) as processes:
+def apart(work: Callable[[T], R], cases: Iterable[T], *, each_in_its_own: bool = False) -> list[R]:
+    """`work` on each case in two other processes, or in a fresh one each: for what is not timed."""
+    with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1 if each_in_its_own else None) as processes:
         return list(processes.map(work, cases))

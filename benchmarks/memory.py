@@ -48,7 +48,7 @@ class Held:
 
 async def figures(scale: Scale) -> AsyncIterator[Figure]:
     cases = [Case(stored, steps) for stored in (False, True) for steps in (scale.steps, scale.many)]
-    plain, plain_long, stored, stored_long = apart(measured, cases)
+    plain, plain_long, stored, stored_long = apart(measured, cases, each_in_its_own=True)
     for name, short, long in (("without a store", plain, plain_long), ("on SQLite", stored, stored_long)):
         run = f"{scale.many:,} steps {name}"
         yield _same(f"{run}: peak", long.running, short.running)

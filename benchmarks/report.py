@@ -15,11 +15,13 @@ README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table: written by `make bench` -->", "<!-- end of the table -->"
 HEADS = ("subject", "figure", "ours", "beside", "ratio", "promised", "verdict")
 
+_WIDEST = 200
+
 Results = Sequence[tuple[str, Sequence[Figure]]]
 
 
-def show(results: Results, width: int) -> None:
-    table = Table(title=machine())
+def show(results: Results) -> None:
+    table = Table(title=machine(), title_justify="left")
     for head in HEADS:
         table.add_column(head, no_wrap=True)
     for subject, figures in results:
@@ -27,8 +29,8 @@ def show(results: Results, width: int) -> None:
             style = "bold red" if figure.kept is False else None
             table.add_row(*_cells("" if number else subject, figure), style=style)
         table.add_section()
-    # Wider than the screen, where need be: a cell that is cut or broken up is hard to read.
-    Console(width=max(width, 130)).print(table)
+    # Wider than any screen: a cell that is cut is worse than a line that is broken up.
+    Console(width=_WIDEST).print(table)
 
 
 def write(results: Results, readme: Path = README) -> None:
