@@ -422,6 +422,36 @@ def test_a_model_with_private_attributes_is_refused_inside_of_a_state_too() -> N
         named_types(State)
 
 
+@dataclass(slots=True)
+class SlotBase:
+    number: int
+
+
+@dataclass
+class Roomy(SlotBase):
+    next: "Roomy | None" = None
+    known: ClassVar[int] = 0
+
+    @functools.cached_property
+    def twice(self) -> int:
+        return self.number * 2
+
+
+@pytest.mark.parametrize("name", ["stray", "_stray", "known"])
+def test_an_attribute_that_is_no_field_is_refused(name: str) -> None:
+    """It would be lost, in the state and in what stands in it; a cached property would not, it is made again."""
+    codec = Codec(*named_types(Roomy))
+    state = Roomy(1, Roomy(2))
+    assert state.twice == 2
+    for path, holder in ((f"$.next.{name}", state.next), (f"$.{name}", state)):
+        assert diff({}, shape_of(Roomy).items(state), codec) is not None
+        setattr(holder, name, 3)
+        with pytest.raises(StateNotSerializable) as caught:
+            diff({}, shape_of(Roomy).items(state), codec)
+        assert caught.value.path == path
+        delattr(holder, name)
+
+
 def test_the_path_of_a_value_leads_through_the_fields_of_objects() -> None:
     """`$.next.points[0].x`, whatever kind of object it is."""
     codec = Codec(*named_types(Plain))
