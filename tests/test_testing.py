@@ -1,5 +1,6 @@
 """What flowneer_async.testing gives to users, beside the contract."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ async def test_a_cancelled_sleeper_sleeps_no_more() -> None:
     world = FakeWorld(held=True)
     with anyio.move_on_after(0):
         await world.sleep(1)
-    async with anyio.create_task_group() as group:
-        group.start_soon(world.sleep, 2)
-        await world.asleep()
-        world.move(2)
+    sleeping = asyncio.ensure_future(world.sleep(2))
+    await world.asleep()
+    world.move(2)
+    await sleeping
 
 
 @pytest.mark.parametrize(("stored", "head"), [(False, 0), (True, 1)])
