@@ -4,7 +4,7 @@ Laws: `diff(before, after).apply(before)` gives `after` again, byte for byte, an
 nothing changed there is no diff.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,10 +19,10 @@ _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 _SHORT = 64  # bytes: a text this short is stored whole, for a splice of it would be no shorter
 _SPLICE_HEAD = 24  # bytes that a splice costs beside its text
 _NOTHING = object()
+_EMPTY: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(NamedTuple):
     """The stored form of a diff: whole values, removed keys, and splices of values that were there before.
 
     Encoded as one line of JSON with the lengths, `{"set": {key: bytes}, "del": [key], "splice": {key: [at, removed,
@@ -30,27 +30,27 @@ class Patch:
     version replaces.
     """
 
-    sets: Mapping[str, bytes] = field(repr=False)
-    removed: tuple[str, ...]
+    sets: Mapping[str, bytes]
+    removed: Sequence[str]
     splices: Mapping[str, Splice]
+
+    def __repr__(self) -> str:
+        return f"Patch(sets={list(self.sets)}, removed={self.removed}, splices={list(self.splices)})"
 
     @classmethod
     def decode(cls, body: bytes) -> "Patch":
         """Read what `Diff.encode` wrote; raises ValueError when it is not that."""
-        end = body.index(b"\n")
-        head: dict[str, Any] = orjson.loads(body[:end])
-        at = end + 1
+        at = body.index(b"\n") + 1
+        head: dict[str, Any] = orjson.loads(body[:at])
         sets: dict[str, bytes] = {}
-        for key, length in head.get("set", {}).items():
-            sets[key] = body[at : at + length]
-            at += length
+        for key, length in head.get("set", _EMPTY).items():
+            sets[key] = body[at : (at := at + length)]
         splices: dict[str, Splice] = {}
-        for key, (start, removed, length) in head.get("splice", {}).items():
-            splices[key] = Splice(start, removed, body[at : at + length])
-            at += length
+        for key, (start, removed, length) in head.get("splice", _EMPTY).items():
+            splices[key] = Splice(start, removed, body[at : (at := at + length)])
         if at != len(body):
             raise ValueError("its length is not what its head says")
-        return cls(sets, tuple(head.get("del", ())), splices)
+        return cls(sets, head.get("del", ()), splices)
 
 
 class Change(NamedTuple):

@@ -122,7 +122,7 @@ class Codec:
 
     def _tagged_object(self, value: object, path: str, inside: frozenset[int]) -> object:
         name = self._names[type(value)]
-        fields = self._shapes[name].items(value)
+        fields = self._shapes[name].items(value, path)
         return {"$object": [name, self._tagged_dict(fields, path, inside)]}
 
     def _untagged(self, value: object) -> object:
@@ -178,7 +178,8 @@ def _is_text(key: object) -> bool:
 
 def _shown(key: object) -> str:
     """A key in a path: its type only, where it is no short and printable thing."""
-    return repr(key) if type(key) in (int, bool, type(None), float) else type(key).__qualname__
+    short = type(key) in (bool, type(None), float) or (type(key) is int and abs(key) < 10**9)
+    return repr(key) if short else type(key).__qualname__
 
 
 def _advice(kind: type) -> str:

@@ -1,18 +1,20 @@
 """One replaced stretch of bytes: finding it between two texts, and making it in a long text, many times over."""
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _FIRST = 64  # bytes of the first slice that a search compares
 _CHUNK = 32 * 1024  # bytes: the most that one splice of a long text has to move
 
 
-@dataclass(frozen=True, slots=True)
-class Splice:
+class Splice(NamedTuple):
     """Bytes `at` to `at + removed` of a text are replaced by `text`."""
 
     at: int
     removed: int
-    text: bytes = field(repr=False)
+    text: bytes
+
+    def __repr__(self) -> str:
+        return f"Splice(at={self.at}, removed={self.removed}, {len(self.text)} bytes)"
 
 
 def splice_between(before: bytes, after: bytes) -> Splice:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
+from inspect import getattr_static
 from typing import Any, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from flowneer_async.errors import BadState, StateNotSerializable
@@ -28,13 +30,18 @@ class Shape:
     """How values of `type` are taken apart into named items and put together from them."""
 
     type: type
-    items: Callable[[Any], Items]
+    items: Callable[..., Items]
+    """Given a value, and its path where it is not the state itself; raises StateNotSerializable."""
     build: Callable[[dict[str, object]], object]
     write: Callable[[Any, str, object], None] = setattr
     remove: Callable[[Any, str], None] = delattr
 
 
-DICT = Shape(dict, lambda state: state, lambda items: items, operator.setitem, operator.delitem)
+def _itself(state: dict[str, object], path: str = "$") -> dict[str, object]:
+    return state
+
+
+DICT = Shape(dict, _itself, _itself, operator.setitem, operator.delitem)
 
 
 def shape_of(kind: type) -> Shape:
@@ -131,10 +138,9 @@ def _object_shape(kind: Any) -> Shape | None:
 def _dataclass_shape(kind: Any) -> Shape:
     read = _field_reader(tuple(field.name for field in dataclasses.fields(kind)))
 
-    def items(state: Any) -> Items:
+    def items(state: Any, path: str = "$") -> Items:
         found = read(state)
-        if len(getattr(state, "__dict__", ())) > len(found):
-            _refuse_strays(state, found)
+        _refuse_strays(kind, getattr(state, "__dict__", found).keys() - found.keys(), path)
         return found
 
     def build(items: dict[str, object]) -> object:
@@ -147,11 +153,11 @@ def _dataclass_shape(kind: Any) -> Shape:
     return Shape(kind, items, build)
 
 
-def _refuse_strays(state: Any, fields: Items) -> None:
-    """An attribute that is no field would be lost; but what the class knows, a cached property, is made again."""
-    for name in vars(state):
-        if name not in fields and not hasattr(type(state), name):
-            raise StateNotSerializable(f"$.{name}", f"is no field of {type(state).__qualname__}: declare it as one")
+def _refuse_strays(kind: Any, names: Iterable[str], path: str) -> None:
+    """An attribute that is no field would be lost; a cached property would not, it is made again."""
+    for name in names:
+        if not isinstance(getattr_static(kind, name, None), cached_property):
+            raise StateNotSerializable(f"{path}.{name}", f"is no field of {kind.__qualname__}: declare it as one")
 
 
 def _model_shape(kind: Any) -> Shape:
@@ -160,7 +166,7 @@ def _model_shape(kind: Any) -> Shape:
 
     fields = frozenset(kind.model_fields)
 
-    def items(state: Any) -> Items:
+    def items(state: Any, path: str = "$") -> Items:
         # Not all of __dict__ is fields: cached properties are kept there too.
         own = {name: value for name, value in state.__dict__.items() if name in fields}
         return {**own, **(state.__pydantic_extra__ or {})}
@@ -200,8 +206,8 @@ def _struct_builder(kind: Any) -> Callable[[dict[str, object]], object]:
     return build
 
 
-def _field_reader(names: tuple[str, ...]) -> Callable[[Any], Items]:
-    def read(state: Any) -> Items:
+def _field_reader(names: tuple[str, ...]) -> Callable[..., Items]:
+    def read(state: Any, path: str = "$") -> Items:
         # A field without a value is an absent key: a dataclass may have one.
         return {name: getattr(state, name) for name in names if hasattr(state, name)}
 

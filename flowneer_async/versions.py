@@ -16,11 +16,11 @@ State = TypeVar("State")
 ROOT = -1
 """The step index of a root version, before any step."""
 
-ROW_WEIGHT = 400
+ROW_WEIGHT = 500
 """What a row costs to read beside its body, in bytes of state that would take as long (`make bench` measures it)."""
 
-FLOOR = 16 * 1024
-"""What a small state's rows may weigh at least before a keyframe: some forty of them."""
+FLOOR = 2000
+"""What a small state's rows may weigh before a keyframe at least: some three or four of them."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SEQ = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -185,11 +185,12 @@ def fold(chain: Iterable[Version]) -> dict[str, bytes]:
 
 
 def _apply(patch: Patch, texts: dict[str, bytes | Text]) -> None:
-    for key in patch.removed:
+    sets, removed, splices = patch
+    for key in removed:
         del texts[key]
-    for key, cut in patch.splices.items():
+    for key, cut in splices.items():
         texts[key] = _spliced(texts[key], cut)
-    texts.update(patch.sets)
+    texts.update(sets)
 
 
 def _spliced(text: bytes | Text, cut: Splice) -> bytes | Text:
@@ -210,9 +211,12 @@ def checked(version: str, chain: Sequence[Version]) -> Sequence[Version]:
     for row in chain:
         if (row.run_id, row.seq) != (run_id, expected):
             raise BrokenChain(version, version_id(run_id, expected))
-        if row.digest != _digest_of(digest, row):
+        digest = _digest(
+            digest, row.run_id, row.seq, row.base, row.fork_of, row.step_index, row.path, row.timestamp, row.body
+        )
+        if row.digest != digest:
             raise CorruptVersion(row.id, "its digest is not that of its content")
-        digest, expected = row.digest, expected + 1
+        expected += 1
     if expected != seq + 1:
         raise BrokenChain(version, version_id(run_id, expected))
     return chain
@@ -225,11 +229,6 @@ def resolved(version: str, chain: Sequence[Version]) -> dict[str, bytes]:
         return fold(rows)
     except (ValueError, KeyError) as error:
         raise CorruptVersion(version, f"it cannot be folded: {error}") from error
-
-
-def _digest_of(parent_digest: bytes, version: Version) -> bytes:
-    v = version
-    return _digest(parent_digest, v.run_id, v.seq, v.base, v.fork_of, v.step_index, v.path, v.timestamp, v.body)
 
 
 def _digest(
