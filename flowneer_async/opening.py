@@ -242,9 +242,9 @@ async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[Pl
 
 
 def _as_snapshot(store: VersionedCheckpointStore, version: str, answer: object) -> Snapshot[Plain]:
+    reason = f"it gave a {type(answer).__qualname__}, not a Snapshot of an index, {ROOT} or more, and a mapping"
     if isinstance(answer, Snapshot):
         snapshot = cast(Snapshot[Plain], answer)
         if isinstance(snapshot.state, Mapping) and type(snapshot.step_index) is int and snapshot.step_index >= ROOT:
             return snapshot
-    reason = f"it gave a {type(answer).__qualname__}, not a Snapshot of an index, {ROOT} or more, and a mapping"
     raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", reason)
