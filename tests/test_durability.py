@@ -1,7 +1,7 @@
 """What is stored, and when, under each durability."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,15 +169,22 @@ class Clock:
         self.ms += 51
 
 
+async def calls_behind(gate: Gate, at: At, work: Coroutine[Any, Any, object]) -> int:
+    """How many steps `work` does until it waits for the store, which then is opened for the rest."""
+    task = asyncio.create_task(work)
+    await anyio.wait_all_tasks_blocked()
+    calls = at.calls
+    gate.opened.set()
+    await task
+    return calls
+
+
 async def test_the_store_is_at_most_64_versions_behind() -> None:
     """A run waits where 64 versions are not stored yet, and goes on when the store does."""
     gate, at = Gate(), At(None, nothing)
     store = Guarded(gate)
-    async with anyio.create_task_group() as group:
-        group.start_soon(lambda: counting(store, "async", 200).run({}, run_id="r", deps=at, world=Clock().world()))
-        await anyio.wait_all_tasks_blocked()
-        assert at.calls == 64
-        gate.opened.set()
+    work = counting(store, "async", 200).run({}, run_id="r", deps=at, world=Clock().world())
+    assert await calls_behind(gate, at, work) == 64
     assert await stored_states(store, "r") == [{}] + [{"n": n + 1} for n in range(200)]
     assert max(store.appended) <= 64
 
@@ -185,23 +192,16 @@ async def test_the_store_is_at_most_64_versions_behind() -> None:
 async def test_the_store_is_at_most_50_ms_behind() -> None:
     """A run waits where its oldest version not stored yet was made more than 50 ms ago."""
     gate, clock = Gate(), Clock()
-    store, at = Guarded(gate), At("s4", clock.tick)
-    async with anyio.create_task_group() as group:
-        group.start_soon(lambda: counting(store, "async", 20).run({}, run_id="r", deps=at, world=clock.world()))
-        await anyio.wait_all_tasks_blocked()
-        assert at.calls == 5
-        gate.opened.set()
-    assert at.calls == 20
+    at = At("s4", clock.tick)
+    work = counting(Guarded(gate), "async", 20).run({}, run_id="r", deps=at, world=clock.world())
+    assert (await calls_behind(gate, at, work), at.calls) == (5, 20)
 
 
 async def test_versions_that_came_together_are_appended_together() -> None:
     """What was made while an append was under way is appended at once."""
-    gate = Gate()
+    gate, at = Gate(), At(None, nothing)
     store = Guarded(gate)
-    async with anyio.create_task_group() as group:
-        group.start_soon(lambda: counting(store, "async", 10).run({}, run_id="r", deps=At(None, nothing)))
-        await anyio.wait_all_tasks_blocked()
-        gate.opened.set()
+    await calls_behind(gate, at, counting(store, "async", 10).run({}, run_id="r", deps=at, world=Clock().world()))
     assert sum(store.appended) == 11
     assert len(store.appended) <= 4
 

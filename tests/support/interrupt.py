@@ -50,6 +50,16 @@ def a_turn_later(cancel: Callable[[], object], waited_for: object) -> None:
     asyncio.get_running_loop().call_soon(cancel)
 
 
+def some_turns_later(cancel: Callable[[], object], waited_for: object) -> None:
+    """Cancel when all other tasks had four turns: in the middle of what another task or thread does for the work."""
+    loop = asyncio.get_running_loop()
+
+    def wait(turns: int) -> None:
+        loop.call_soon(wait, turns - 1) if turns else cancel()
+
+    wait(4)
+
+
 def as_it_ends(cancel: Callable[[], object], waited_for: object) -> None:
     """Cancel when what is waited for is there, before the work knows."""
     if isinstance(waited_for, asyncio.Future):
@@ -59,17 +69,18 @@ def as_it_ends(cancel: Callable[[], object], waited_for: object) -> None:
 
 
 Moment = Callable[[Callable[[], object], object], None]
-MOMENTS: tuple[Moment, ...] = (at_once, a_turn_later, as_it_ends)
+MOMENTS: tuple[Moment, ...] = (at_once, a_turn_later, some_turns_later, as_it_ends)
 
 
 async def cancelled_as_task(work: Coroutine[Any, Any, object], points: range, moment: Moment) -> bool:
     """Cancel a task at these points of its work; whether it came so far. Its cancellation has to come out."""
-    stepped = Stepped(work, points, lambda waited_for: moment(task.cancel, waited_for))
+    told: list[bool] = []
+    stepped = Stepped(work, points, lambda waited_for: moment(lambda: told.append(task.cancel()), waited_for))
     task = asyncio.create_task(stepped.run())
-    try:
-        await task
-    except asyncio.CancelledError:
-        return True
+    await asyncio.wait({task})
+    assert task.cancelled() == any(told), "a cancellation in time comes out, and nothing else does"
+    if not task.cancelled():
+        task.result()
     return stepped.suspensions > points.start
 
 
