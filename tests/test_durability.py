@@ -9,7 +9,8 @@ from typing import Any, Literal
 import anyio
 import pytest
 
-from flowneer_async import Context, FlowBuilder, FlowError, StoreFull, Version, VersionStore, World
+from flowneer_async import Context, FlowBuilder, FlowError, StoreFull, Version, VersionStore
+from flowneer_async.testing import FakeWorld
 from flowneer_stores import SqliteStore
 from tests.support.chains import stored_snapshots, stored_states
 from tests.support.children import run_child, undisturbed_states
@@ -158,17 +159,6 @@ class Gate:
         await self.opened.wait()
 
 
-@dataclass
-class Clock:
-    ms: int = 0
-
-    def world(self) -> World:
-        return World(now=lambda: self.ms)
-
-    async def tick(self) -> None:
-        self.ms += 51
-
-
 async def calls_behind(gate: Gate, at: At, work: Coroutine[Any, Any, object]) -> int:
     """How many steps `work` does until it waits for the store, which then is opened for the rest."""
     task = asyncio.create_task(work)
@@ -183,7 +173,7 @@ async def test_the_store_is_at_most_64_versions_behind() -> None:
     """A run waits where 64 versions are not stored yet, and goes on when the store does."""
     gate, at = Gate(), At(None, nothing)
     store = Guarded(gate)
-    work = counting(store, "async", 200).run({}, run_id="r", deps=at, world=Clock().world())
+    work = counting(store, "async", 200).run({}, run_id="r", deps=at, world=FakeWorld())
     assert await calls_behind(gate, at, work) == 64
     assert await stored_states(store, "r") == [{}] + [{"n": n + 1} for n in range(200)]
     assert max(store.appended) <= 64
@@ -191,9 +181,13 @@ async def test_the_store_is_at_most_64_versions_behind() -> None:
 
 async def test_the_store_is_at_most_50_ms_behind() -> None:
     """A run waits where its oldest version not stored yet was made more than 50 ms ago."""
-    gate, clock = Gate(), Clock()
-    at = At("s4", clock.tick)
-    work = counting(Guarded(gate), "async", 20).run({}, run_id="r", deps=at, world=clock.world())
+    gate, world = Gate(), FakeWorld()
+
+    async def tick() -> None:
+        world.move(0.051)
+
+    at = At("s4", tick)
+    work = counting(Guarded(gate), "async", 20).run({}, run_id="r", deps=at, world=world)
     assert (await calls_behind(gate, at, work), at.calls) == (5, 20)
 
 
@@ -201,7 +195,7 @@ async def test_versions_that_came_together_are_appended_together() -> None:
     """What was made while an append was under way is appended at once."""
     gate, at = Gate(), At(None, nothing)
     store = Guarded(gate)
-    await calls_behind(gate, at, counting(store, "async", 10).run({}, run_id="r", deps=at, world=Clock().world()))
+    await calls_behind(gate, at, counting(store, "async", 10).run({}, run_id="r", deps=at, world=FakeWorld()))
     assert sum(store.appended) == 11
     assert len(store.appended) <= 4
 
@@ -231,7 +225,7 @@ async def test_a_failed_append_is_raised_as_it_is_and_leaves_no_hole(
     store = Guarded(Refusal(seq, error))
     flow = counting(store, durability)
     with pytest.raises(type(error)) as caught:
-        await flow.run({}, run_id="r", deps=At("*", act), world=Clock().world())
+        await flow.run({}, run_id="r", deps=At("*", act), world=FakeWorld())
     assert caught.value is error
     stored = await stored_states(store, "r")
     assert stored == [{}, *({"n": n + 1} for n in range(6))][: len(stored)]

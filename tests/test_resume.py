@@ -203,6 +203,18 @@ async def test_a_fork_may_choose_its_id_and_go_on_under_it() -> None:
     assert len(await stored_versions(store, "fork")) == 3
 
 
+async def test_a_fork_never_takes_the_id_of_another_run() -> None:
+    """A fork under the id of a run that did not begin at this version is refused: it would give that run's result."""
+    store = MemoryStore()
+    flow = flow_on(store)
+    await flow.run({}, run_id="r", deps=Trap())
+    await flow.run({"path": ["other"]}, run_id="other", deps=Trap())
+    await flow.resume_from("r@1", store).run(run_id="fork", deps=Trap())
+    for version, taken in (("r@1", "other"), ("r@2", "fork"), ("other@0", "fork")):
+        with pytest.raises(BadName, match=taken):
+            await flow.resume_from(version, store).run(run_id=taken, deps=Trap())
+
+
 async def test_the_head_under_another_id_is_a_fork() -> None:
     """The last version, run under a new id, makes a fork: also of a run that failed, or is complete."""
     store = MemoryStore()

@@ -20,25 +20,12 @@ from flowneer_async import (
     StateNotSerializable,
     World,
 )
+from flowneer_async.testing import FakeWorld
 from flowneer_stores import MemoryStore
 from tests.support.chains import stored_states
 from tests.support.entries import DictStore
 
 State = dict[str, Any]
-
-
-@dataclass
-class Watch:
-    """A world in which sleeping takes no time, and chance is what the test says."""
-
-    draws: list[float] = field(default_factory=list[float])
-    slept: list[float] = field(default_factory=list[float])
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-
-    def world(self) -> World:
-        return World(sleep=self.sleep, draw=lambda: self.draws.pop(0) if self.draws else 0.0)
 
 
 async def fail(state: State, ctx: Context[list[int]]) -> None:
@@ -58,7 +45,7 @@ async def test_a_step_is_tried_once_and_then_as_often_as_it_has_retries(retries:
     """`retries` more attempts, numbered from 1; the error of the last is the one told."""
     attempts: list[int] = []
     with pytest.raises(FlowError) as caught:
-        await failing(retries=retries).run({}, deps=attempts, world=Watch().world())
+        await failing(retries=retries).run({}, deps=attempts, world=FakeWorld())
     assert attempts == list(range(1, retries + 2))
     assert caught.value.attempts == retries + 1
     assert caught.value.cause.args == (retries + 1,)
@@ -75,17 +62,17 @@ async def test_a_step_that_succeeds_is_not_tried_again() -> None:
         if ctx.attempt == 1:
             raise OSError
 
-    watch = Watch()
-    await FlowBuilder("flow").then(second_time, retries=9, delay=2.5).run({}, world=watch.world())
-    assert (attempts, watch.slept) == ([1, 2], [2.5])
+    world = FakeWorld()
+    await FlowBuilder("flow").then(second_time, retries=9, delay=2.5).run({}, world=world)
+    assert (attempts, world.slept) == ([1, 2], [2.5])
 
 
 @pytest.mark.parametrize(
     ("delay", "draws", "slept"),
     [
-        (0.0, [], [0, 0, 0, 0]),
-        (3, [], [3, 3, 3, 3]),
-        (Backoff(first=1, factor=3, most=20, jitter=0), [], [1, 3, 9, 20]),
+        (0.0, [0], [0, 0, 0, 0]),
+        (3, [0], [3, 3, 3, 3]),
+        (Backoff(first=1, factor=3, most=20, jitter=0), [0.9], [1, 3, 9, 20]),
         (Backoff(first=1, factor=1, jitter=1), [0, 0.25, 0.5, 1], [1, 0.75, 0.5, 0]),
         (Backoff(first=2, factor=2, most=10, jitter=0.5), [0, 1, 0.5, 0], [2, 2, 6, 10]),
     ],
@@ -93,10 +80,10 @@ async def test_a_step_that_succeeds_is_not_tried_again() -> None:
 )
 async def test_the_delay_is_slept_before_each_retry(delay: Any, draws: list[float], slept: list[float]) -> None:
     """The world sleeps between attempts, and neither before the first nor after the last."""
-    watch = Watch(list(draws))
+    world = FakeWorld(draws=draws)
     with pytest.raises(FlowError):
-        await failing(retries=4, delay=delay).run({}, deps=[], world=watch.world())
-    assert watch.slept == slept
+        await failing(retries=4, delay=delay).run({}, deps=[], world=world)
+    assert world.slept == slept
 
 
 def test_a_back_off_never_overflows() -> None:
@@ -129,11 +116,11 @@ async def test_options_may_be_functions_of_the_state() -> None:
         state["mess"] = True
         await anyio.sleep_forever()
 
-    watch, attempts = Watch(), list[int]()
+    world, attempts = FakeWorld(), list[int]()
     flow = FlowBuilder("flow").then(hang, retries=asked(2), delay=asked(7), timeout=asked(0.001))
     with pytest.raises(FlowError):
-        await flow.run({"a": 1}, deps=attempts, world=watch.world())
-    assert (attempts, watch.slept) == ([1, 2, 3], [7, 7])
+        await flow.run({"a": 1}, deps=attempts, world=world)
+    assert (attempts, world.slept) == ([1, 2, 3], [7, 7])
     assert all(state == {"a": 1} for state in seen)
 
 
@@ -165,7 +152,7 @@ async def test_a_bad_value_from_a_function_is_told_before_the_step(option: str, 
     attempts: list[int] = []
     options: dict[str, Any] = {"retries": 1, option: lambda state: value}
     with pytest.raises(FlowError) as caught:
-        await failing(**options).run({}, deps=attempts, world=Watch().world())
+        await failing(**options).run({}, deps=attempts, world=FakeWorld())
     assert isinstance(caught.value.cause, BadOption)
     assert caught.value.cause.option == option
     assert attempts == []
@@ -279,7 +266,7 @@ async def test_each_attempt_begins_with_the_state_before_the_step(
 
     passed = new(gone="here")
     flow = stored(FlowBuilder("flow", None if new is a_dict else type(passed)).then(first).then(mess, retries=2))
-    result = await flow.run(passed, world=Watch().world())
+    result = await flow.run(passed, world=FakeWorld())
     assert seen == [{"n": "1.0", "items": "[1, [2], 'first']", "gone": "'here'", "left": "None"}] * 3
     assert items_of(result.state) == {"n": True, "items": [1, [2], "first"], "left": "done"}
 
@@ -332,7 +319,7 @@ async def test_after_the_last_attempt_the_run_goes_on_from_the_state_before_the_
 
     flow = FlowBuilder("flow").then(mess, retries=2).with_versioned_checkpoint(store)
     with pytest.raises(FlowError):
-        await flow.run({"n": 1}, run_id="r", world=Watch().world())
+        await flow.run({"n": 1}, run_id="r", world=FakeWorld())
     assert await stored_states(store, "r") == [{"n": 1}]
 
 
@@ -349,7 +336,7 @@ async def test_a_state_that_cannot_be_stored_is_told_and_not_retried() -> None:
 
     flow = FlowBuilder("flow").then(leave, retries=5, name="s").with_versioned_checkpoint(store)
     with pytest.raises(StateNotSerializable, match=r"after step 's': \$\.rows\[1\]\.live") as caught:
-        await flow.run({}, run_id="r", world=Watch().world())
+        await flow.run({}, run_id="r", world=FakeWorld())
     assert (caught.value.path, caught.value.step, calls) == ("$.rows[1].live", "s", [1])
     assert (await store.read("r")).status == "failed"
     flow = FlowBuilder("flow").then(mended, name="s").with_versioned_checkpoint(store)
@@ -373,7 +360,7 @@ async def test_an_attempt_that_takes_too_long_has_failed(timeout: Any, retries: 
     attempts: list[int] = []
     flow = FlowBuilder("flow").then(hang, timeout=timeout, retries=retries)
     with pytest.raises(FlowError) as caught:
-        await flow.run({}, deps=attempts, world=Watch().world())
+        await flow.run({}, deps=attempts, world=FakeWorld())
     assert isinstance(caught.value.cause, TimeoutError)
     assert attempts == list(range(1, retries + 2))
 
@@ -400,7 +387,7 @@ async def test_a_step_may_clean_up_when_its_time_is_over() -> None:
             order.append(f"end {ctx.attempt}")
 
     with pytest.raises(FlowError):
-        await FlowBuilder("flow").then(careful, timeout=0.001, retries=1).run({}, world=Watch().world())
+        await FlowBuilder("flow").then(careful, timeout=0.001, retries=1).run({}, world=FakeWorld())
     assert order == ["begin 1", "end 1", "begin 2", "end 2"]
 
 

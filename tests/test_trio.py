@@ -7,7 +7,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from flowneer_async import Context, FlowBuilder, FlowError, World
+from flowneer_async import Context, FlowBuilder, FlowError
+from flowneer_async.testing import FakeWorld
 from flowneer_stores import MemoryStore
 from tests.support.chains import stored_snapshots, stored_states
 from tests.support.interrupt import at_once, cancelled_as_scope
@@ -100,11 +101,6 @@ def test_a_failed_step_is_raised_in_no_group(durability: str) -> None:
 @every_durability
 def test_retries_and_timeouts(durability: str) -> None:
     """An attempt that hangs is cut off, the state restored, and the next attempt made after its delay."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
 
     async def hang(state: State, ctx: Context) -> None:
         assert state == {"rows": [1]}
@@ -116,8 +112,9 @@ def test_retries_and_timeouts(durability: str) -> None:
     async def main() -> None:
         flow = FlowBuilder("flow").then(hang, retries=2, delay=5, timeout=0.001)
         flow = flow.with_versioned_checkpoint(MemoryStore(), durability=durability)  # type: ignore[arg-type]
-        assert (await flow.run({"rows": [1]}, world=World(sleep=sleep))).state == {"rows": 3}
-        assert slept == [5, 5]
+        world = FakeWorld()
+        assert (await flow.run({"rows": [1]}, world=world)).state == {"rows": 3}
+        assert world.slept == [5, 5]
 
     in_trio(main)
 
