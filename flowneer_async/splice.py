@@ -69,34 +69,48 @@ def _common_end(a: bytes, b: bytes, most: int) -> int:
 
 
 class Text:
-    """A text that takes many splices: in chunks, so that none of them moves the whole."""
+    """A text that takes many splices: in chunks, so that none of them moves the whole.
 
-    __slots__ = ("_chunks",)
+    It remembers the chunk of the last splice, for the next one is likely to be near: so a text that grows at one place
+    never searches for it.
+    """
+
+    __slots__ = ("_chunks", "_index", "_start")
 
     def __init__(self, text: bytes) -> None:
         self._chunks = [bytearray(text[at : at + _CHUNK]) for at in range(0, len(text), _CHUNK)] or [bytearray()]
+        self._index = self._start = 0
 
     def splice(self, cut: Splice) -> None:
         """Make one replacement; raises ValueError when it lies outside the text."""
-        index, at = self._place(cut.at)
-        chunk = self._chunks[index]
-        left = cut.removed - len(chunk[at : at + cut.removed])
-        chunk[at : at + cut.removed] = cut.text
-        if left:
-            self._drop(index + 1, left)
+        at, removed, text = cut
+        chunk = self._chunk_at(at)
+        at -= self._start
+        left = at + removed - len(chunk)
+        chunk[at : at + removed] = text
+        if left > 0:
+            self._drop(self._index + 1, left)
         if len(chunk) > 2 * _CHUNK:
-            self._chunks[index : index + 1] = [chunk[at : at + _CHUNK] for at in range(0, len(chunk), _CHUNK)]
+            parts = [chunk[at : at + _CHUNK] for at in range(0, len(chunk), _CHUNK)]
+            self._chunks[self._index : self._index + 1] = parts
 
     def join(self) -> bytes:
         """The text as it is now."""
         return b"".join(self._chunks)
 
-    def _place(self, at: int) -> tuple[int, int]:
-        for index, chunk in enumerate(self._chunks):
-            if at <= len(chunk):
-                return index, at
-            at -= len(chunk)
-        raise ValueError("a splice lies outside its text")
+    def _chunk_at(self, at: int) -> bytearray:
+        """The chunk that byte `at` is in, or at the end of; that is the one remembered then."""
+        chunks, index, start = self._chunks, self._index, self._start
+        while at < start:
+            index -= 1
+            start -= len(chunks[index])
+        while at > start + len(chunks[index]):
+            start += len(chunks[index])
+            index += 1
+            if index == len(chunks):
+                raise ValueError("a splice lies outside its text")
+        self._index, self._start = index, start
+        return chunks[index]
 
     def _drop(self, index: int, count: int) -> None:
         """Remove `count` bytes from the start of chunk `index` on."""

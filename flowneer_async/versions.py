@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -16,10 +16,10 @@ State = TypeVar("State")
 ROOT = -1
 """The step index of a root version, before any step."""
 
-ROW_WEIGHT = 500
+ROW_WEIGHT = 950
 """What a row costs to read beside its body, in bytes of state that would take as long (`make bench` measures it)."""
 
-FLOOR = 2000
+FLOOR = 4000
 """What a small state's rows may weigh before a keyframe at least: some three or four of them."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -47,8 +47,7 @@ def parse_version_id(version: object) -> tuple[str, int]:
     return run_id, int(seq)
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """One entry of the chain, as a store keeps it.
 
     `base` is the number of the keyframe it folds from, its own if it is one. `path` is the cursor of the step after
@@ -64,9 +63,12 @@ class Version:
     step_index: int
     path: str
     timestamp: int
-    body: bytes = field(repr=False)
+    body: bytes
     parent_digest: bytes
     digest: bytes
+
+    def __repr__(self) -> str:
+        return f"Version({self.id!r}, path={self.path!r}, base={self.base}, {len(self.body)} bytes)"
 
     @property
     def id(self) -> str:

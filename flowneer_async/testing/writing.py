@@ -1,7 +1,6 @@
 """The contract of append."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -139,7 +138,7 @@ class WritingContract:
         lease = await store.create(new_run())
         assert lease is not None
         (root,) = counting("run", 1)
-        root = replace(root, fork_of="other@7", path="ü'[12]/a\"b%", step_index=10**6, timestamp=2**53)
+        root = root._replace(fork_of="other@7", path="ü'[12]/a\"b%", step_index=10**6, timestamp=2**53)
         await store.append(lease, [root])
         assert list(await store.versions("run")) == [root]
 

@@ -1,15 +1,21 @@
 """Opening a SQLite file: its mode, its settings, its schema."""
 
+import errno
 import os
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import aiosqlite
 
 from flowneer_async.errors import SchemaTooNew, StoreFailed
 from flowneer_stores import queries
-from flowneer_stores.translate import translated
+from flowneer_stores.translate import is_busy, translated
 
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
+
+_PAUSE = 0.005  # seconds between two tries
 _LEAST_SQLITE = (3, 37, 0)
 _SETTINGS = (
     # Larger than SQLite's own 4096: versions of about 1 KB then leave little of a page unused.
@@ -22,7 +28,7 @@ _SETTINGS = (
 _SCHEMA_TABLE = "CREATE TABLE IF NOT EXISTS flowneer_schema (version INTEGER NOT NULL) STRICT"
 
 
-async def open_writer(path: Path, timeout: float) -> aiosqlite.Connection:
+async def open_writer(path: Path, timeout: float, sleep: Sleep) -> aiosqlite.Connection:
     """The connection that writes, to a file of the current schema; raises a StoreError."""
     if sqlite3.sqlite_version_info < _LEAST_SQLITE:
         raise StoreFailed(str(path), "opening", f"SQLite {sqlite3.sqlite_version} is older than 3.37")
@@ -30,7 +36,7 @@ async def open_writer(path: Path, timeout: float) -> aiosqlite.Connection:
     db = await _connect(path, timeout)
     try:
         for setting in _SETTINGS:
-            await db.execute_fetchall(setting)
+            await _set(db, setting, timeout, sleep)
         ((mode,),) = await db.execute_fetchall("PRAGMA journal_mode")
         if mode != "wal":
             raise StoreFailed(str(path), "opening", "its file system has no shared memory, which WAL needs")
@@ -65,11 +71,39 @@ async def _connect(path: Path, timeout: float) -> aiosqlite.Connection:
 
 
 def _create_private(path: Path) -> None:
-    """Create the file for its owner alone; SQLite gives the files beside it (-wal, -shm) the same mode."""
+    """Create the file for its owner alone; SQLite gives the files beside it (-wal, -shm) the same mode.
+
+    A file that is there is never opened: closing it again would drop all locks that this process has on it, behind
+    SQLite's back (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        _check_usable(path)
     except OSError as error:
         raise StoreFailed(str(path), "opening", error.strerror or str(error)) from error
+
+
+def _check_usable(path: Path) -> None:
+    if path.is_dir():
+        raise StoreFailed(str(path), "opening", os.strerror(errno.EISDIR))
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreFailed(str(path), "opening", os.strerror(errno.EACCES))
+
+
+async def _set(db: aiosqlite.Connection, setting: str, timeout: float, sleep: Sleep) -> None:
+    """Make one setting, and wait for other programs: for the change to WAL, SQLite itself does not."""
+    waited = 0.0
+    while True:
+        try:
+            await db.execute_fetchall(setting)
+        except sqlite3.OperationalError as error:
+            if waited >= timeout or not is_busy(error):
+                raise
+        else:
+            return
+        await sleep(_PAUSE)
+        waited += _PAUSE
 
 
 async def _migrate(db: aiosqlite.Connection, place: str) -> None:

@@ -16,6 +16,7 @@ import orjson
 
 from flowneer_async.errors import (
     BadOption,
+    BrokenChain,
     Fenced,
     RunBusy,
     StoreClosed,
@@ -121,24 +122,24 @@ class SqliteStore:
         rows = await self._fetch(queries.RUN, (run_id,))
         if not rows:
             raise UnknownRun(run_id)
-        found, flow, state_type, steps, *rest = rows[0]
-        try:
-            return Run(found, flow, state_type, tuple(orjson.loads(steps)), *rest)
-        except orjson.JSONDecodeError as error:
-            raise StoreFailed(str(self._path), "reading", f"the steps of run {run_id!r} are damaged") from error
+        last, *columns = rows[0]
+        run = self._as_run(columns)
+        if run.head < last:
+            raise BrokenChain(version_id(run_id, last), version_id(run_id, run.head + 1))
+        return run
 
     async def chain(self, version: str) -> Sequence[Version]:
         run_id, seq = parse_version_id(version)
         rows = await self._fetch(queries.CHAIN, {"run_id": run_id, "seq": seq})
         if not rows:
             raise UnknownVersion(version)
-        return [Version(*row) for row in rows]
+        return list(map(Version._make, rows))
 
     async def versions(self, run_id: str) -> Sequence[Version]:
         rows = await self._fetch(queries.VERSIONS, {"run_id": run_id})
         if not rows:
             await self.read(run_id)
-        return [Version(*row) for row in rows]
+        return list(map(Version._make, rows))
 
     async def resolve(self, version: str) -> Snapshot[Plain]:
         """The state that a version stood for, as a plain dict."""
@@ -158,7 +159,7 @@ class SqliteStore:
             raise StoreFailed(str(self._path), "opening", "it is open already")
         if not on_asyncio():
             raise StoreFailed(str(self._path), "opening", "aiosqlite works on asyncio only: under trio use MemoryStore")
-        db = await open_writer(self._path, self._timeout)
+        db = await open_writer(self._path, self._timeout, self._sleep)
         try:
             reader = await open_reader(self._path, self._timeout)
         except BaseException:
@@ -212,6 +213,16 @@ class SqliteStore:
             self._lose({lease.run_id: lease}, frozenset())
             raise Fenced(lease.run_id)
         raise VersionConflict(version.id, None if run.head < 0 else version_id(run.run_id, run.head))
+
+    def _as_run(self, columns: Sequence[Any]) -> Run:
+        run_id, flow, state_type, steps, *rest = columns
+        try:
+            names = orjson.loads(steps)
+        except orjson.JSONDecodeError:
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in cast(list[object], names)):
+            raise StoreFailed(str(self._path), "reading", f"the steps of run {run_id!r} are damaged")
+        return Run(run_id, flow, state_type, tuple(cast(list[str], names)), *rest)
 
     async def _fetch(self, query: str, parameters: tuple[str, ...] | dict[str, str | int]) -> list[tuple[Any, ...]]:
         reader = self._opened_or_raise().reader

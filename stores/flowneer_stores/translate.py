@@ -5,12 +5,17 @@ import sqlite3
 from flowneer_async.errors import NotADatabase, StoreBusy, StoreError, StoreFailed, StoreFull
 
 
+def is_busy(error: Exception) -> bool:
+    """Does another program keep the file locked?"""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def translated(error: Exception, place: str, operation: str, timeout: float) -> StoreError:
     """Our error for what went wrong while `operation` was done on the file at `place`."""
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_FULL":
         return StoreFull(place)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if is_busy(error):
         return StoreBusy(place, timeout)
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return NotADatabase(place)

@@ -1,4 +1,4 @@
-SELECT run_id, flow, state_type, steps, status, error,
+SELECT last, run_id, flow, state_type, steps, status, error,
        COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1),
        epoch, owner, created, updated
 FROM flowneer_runs AS runs

@@ -9,6 +9,7 @@ CREATE TABLE flowneer_runs (
     epoch INTEGER NOT NULL,
     owner TEXT,
     lease_until INTEGER NOT NULL,
+    last INTEGER NOT NULL DEFAULT -1,
     created INTEGER NOT NULL,
     updated INTEGER NOT NULL
 ) STRICT;
