@@ -452,6 +452,17 @@ def test_an_attribute_that_is_no_field_is_refused(name: str) -> None:
         delattr(holder, name)
 
 
+def test_a_stray_attribute_is_gone_when_a_state_is_set_back() -> None:
+    """A failed attempt that set one does not keep the next attempt from its work."""
+    state = Roomy(1, Roomy(2))
+    mirror, _ = mirrored(Roomy, state)
+    state.number = 5
+    vars(state)["stray"] = 3
+    mirror.restore(shape_of(Roomy), state)
+    assert exact(state) == exact(Roomy(1, Roomy(2)))
+    assert not hasattr(state, "stray")
+
+
 def test_the_path_of_a_value_leads_through_the_fields_of_objects() -> None:
     """`$.next.points[0].x`, whatever kind of object it is."""
     codec = Codec(*named_types(Plain))
