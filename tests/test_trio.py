@@ -145,16 +145,15 @@ def test_a_run_may_be_cancelled_at_any_point(durability: str, times: int) -> Non
 def test_a_cancelled_run_is_stored_as_cancelled(durability: str) -> None:
     """A deadline around a run cancels it; what was done is stored, and the run goes on later."""
 
-    async def hang_once(state: State, ctx: Context[list[str]]) -> None:
-        ctx.deps.append("hang")
-        if ctx.deps.count("hang") == 1:
-            scope.deadline = anyio.current_time()
-            await anyio.sleep_forever()
-
-    scope = anyio.CancelScope()
-
     async def main() -> None:
-        store, steps = MemoryStore(), list[str]()
+        store, steps, scope = MemoryStore(), list[str](), anyio.CancelScope()
+
+        async def hang_once(state: State, ctx: Context[list[str]]) -> None:
+            ctx.deps.append("hang")
+            if ctx.deps.count("hang") == 1:
+                scope.deadline = anyio.current_time()
+                await anyio.sleep_forever()
+
         flow = adding(store, durability).then(hang_once)
         with scope:
             await flow.run({}, run_id="r", deps=steps)
