@@ -16,15 +16,20 @@ State = TypeVar("State")
 ROOT = -1
 """The step index of a root version, before any step."""
 
-ROW_WEIGHT = 950
-"""What a row costs to read beside its body, in bytes of state that would take as long (`make bench` measures it)."""
+ROW_WEIGHT = 1500
+"""What a row costs to read, verify and fold, beside its body: in bytes of state that take as long to parse."""
 
-FLOOR = 4000
+FLOOR = 6000
 """What a small state's rows may weigh before a keyframe at least: some three or four of them."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SEQ = re.compile(r"0|[1-9][0-9]{0,17}")
 _LONG = 4096  # bytes: a text longer than that is not copied for every splice
+
+
+def weight_of(body: bytes) -> int:
+    """What a row of this body costs to read, in the same bytes: its body is never parsed, only verified and copied."""
+    return ROW_WEIGHT + len(body) // 2
 
 
 def check_run_id(run_id: object) -> str:
@@ -150,10 +155,10 @@ class Head(NamedTuple):
     def wants_keyframe(self, body: bytes, size: int) -> bool:
         """Do the rows since the keyframe, with a next one of this body, weigh more than twice a state of `size` bytes?
 
-        So resolving any version reads at most about three times the state, however long the chain; and the keyframes
-        of a chain take at most half as much as the rows between them weigh.
+        So resolving any version takes about three times as long as loading its state, however long the chain; and the
+        keyframes of a chain take at most half as much as the rows between them weigh.
         """
-        return self.base < 0 or self.weight + len(body) + ROW_WEIGHT > max(2 * size, FLOOR)
+        return self.base < 0 or self.weight + weight_of(body) > max(2 * size, FLOOR)
 
 
 def grow(
@@ -161,7 +166,7 @@ def grow(
 ) -> tuple[Version, Head]:
     """The version that follows `head`, and the head that it becomes."""
     run_id, seq = head.run_id, head.seq + 1
-    base, weight = (seq, 0) if keyframe else (head.base, head.weight + len(body) + ROW_WEIGHT)
+    base, weight = (seq, 0) if keyframe else (head.base, head.weight + weight_of(body))
     digest = _digest(head.digest, run_id, seq, base, fork_of, step_index, path, timestamp, body)
     parent_digest = head.digest if keyframe else b""
     version = Version(run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
@@ -171,7 +176,7 @@ def grow(
 def head_of(chain: Sequence[Version]) -> Head:
     """The head of a chain, given its versions from the last keyframe on."""
     last = chain[-1]
-    weight = sum(len(version.body) + ROW_WEIGHT for version in chain[1:])
+    weight = sum(weight_of(version.body) for version in chain[1:])
     return Head(last.run_id, last.seq, last.base, last.digest, weight)
 
 

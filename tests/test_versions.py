@@ -14,7 +14,6 @@ from flowneer_async.differ import Mirror
 from flowneer_async.encoding import JSON
 from flowneer_async.versions import (
     FLOOR,
-    ROW_WEIGHT,
     Head,
     check_run_id,
     checked,
@@ -24,6 +23,7 @@ from flowneer_async.versions import (
     parse_version_id,
     resolved,
     version_id,
+    weight_of,
 )
 from tests.support.trees import LONG, QUICK, RARE, near_states, wrapped
 
@@ -48,7 +48,7 @@ class Chain:
             body = b"" if change is None else change.encode()
             if keyframe := wants_keyframe(self.head, body, mirror.size) or not self.rows:
                 self.keyframes.append(len(body := mirror.whole().encode()))
-            self.diffs.append(len(body) + ROW_WEIGHT)
+            self.diffs.append(weight_of(body))
             row, self.head = grow(self.head, body, keyframe, len(self.rows) - 1, "step", len(self.rows))
             self.rows.append(row)
             self.heads.append(self.head)
@@ -157,7 +157,7 @@ def kept(request: pytest.FixtureRequest) -> Chain:
 def test_a_resolve_reads_a_keyframe_and_rows_of_twice_the_state(kept: Chain) -> None:
     """However long the chain, and whatever becomes of the state; the lowest bound is FLOOR."""
     for seq, texts in enumerate(kept.texts):
-        weight = sum(len(row.body) + ROW_WEIGHT for row in kept.of(seq)[1:])
+        weight = sum(weight_of(row.body) for row in kept.of(seq)[1:])
         assert weight <= max(2 * sum(map(len, texts.values())), FLOOR)
         assert resolved(f"run@{seq}", kept.of(seq)) == texts
 
