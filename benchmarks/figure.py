@@ -1,7 +1,7 @@
 """One line of the table: what was measured, beside what, and what is promised."""
 
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 KB = 1024
 MB = 1024 * KB
@@ -17,6 +17,8 @@ class Figure:
     ratio: float
     limit: str = ""
     kept: bool | None = None
+    spread: str = ""
+    """Between which ratios the middle half of the rounds was, where there were rounds."""
 
     @property
     def verdict(self) -> str:
@@ -41,14 +43,28 @@ class Pairs:
     @property
     def ratio(self) -> float:
         """The median of the rounds' own ratios: what slows a whole round down leaves it as it is."""
-        return median(ours / peer for ours, peer in zip(self.ours, self.peer, strict=True))
+        return median(self._ratios)
+
+    @property
+    def spread(self) -> str:
+        """The middle half of the rounds' ratios: wide where something else was at work on the machine."""
+        low, _, high = quantiles(self._ratios, method="inclusive") if len(self.ours) > 1 else self._ratios * 3
+        return f"{low:.2f} – {high:.2f}"
+
+    def turned(self) -> "Pairs":
+        """The other one first: for a figure where more is better."""
+        return Pairs(self.peer, self.ours)
+
+    @property
+    def _ratios(self) -> list[float]:
+        return [ours / peer for ours, peer in zip(self.ours, self.peer, strict=True)]
 
 
 def times(name: str, pairs: Pairs, most: float | None = None) -> Figure:
     """How many times as long ours takes; at most `most` times is promised."""
     limit = "" if most is None else f"≤ {most:g} ×"
     kept = None if most is None else pairs.ratio <= most
-    return Figure(name, duration(pairs.our_median), duration(pairs.peer_median), pairs.ratio, limit, kept)
+    return Figure(name, duration(pairs.our_median), duration(pairs.peer_median), pairs.ratio, limit, kept, pairs.spread)
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from benchmarks.figure import Figure
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table: written by `make bench` -->", "<!-- end of the table -->"
-HEADS = ("subject", "figure", "ours", "beside", "ratio", "promised", "verdict")
+HEADS = ("subject", "figure", "ours", "beside", "ratio", "rounds", "promised", "verdict")
 
 _WIDEST = 200
 
@@ -56,10 +56,19 @@ def _processor() -> str:
 
 
 def _cells(subject: str, figure: Figure) -> tuple[str, ...]:
-    return subject, figure.name, figure.ours, figure.peer, f"{figure.ratio:.2f}", figure.limit, figure.verdict
+    return (
+        subject,
+        figure.name,
+        figure.ours,
+        figure.peer,
+        f"{figure.ratio:.2f}",
+        figure.spread,
+        figure.limit,
+        figure.verdict,
+    )
 
 
 def _markdown(results: Results) -> str:
     rows = [_cells(subject, figure) for subject, figures in results for figure in figures]
-    lines = [HEADS, ("---", "---", "--:", "--:", "--:", "--:", "---"), *rows]
+    lines = [HEADS, ("---", "---", "--:", "--:", "--:", "--:", "--:", "---"), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

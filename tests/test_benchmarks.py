@@ -24,10 +24,10 @@ def test_the_table_replaces_what_stands_between_the_marks_and_nothing_else(tmp_p
     readme = tmp_path / "README.md"
     readme.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "utf-8")
     for name in ("once", "twice"):
-        write([("subject", [Figure(name, "1 s", "2 s", 0.5, "≤ 1 ×", True)])], readme)
+        write([("subject", [Figure(name, "1 s", "2 s", 0.5, "≤ 1 ×", True, "0.40 – 0.60")])], readme)
     text = readme.read_text("utf-8")
     assert text.startswith(f"above\n{BEGIN}\n")
-    assert text.endswith(f"| subject | twice | 1 s | 2 s | 0.50 | ≤ 1 × | ok |\n\n{END}\nbelow\n")
+    assert text.endswith(f"| subject | twice | 1 s | 2 s | 0.50 | 0.40 – 0.60 | ≤ 1 × | ok |\n\n{END}\nbelow\n")
     assert "once" not in text
     assert "old" not in text
 
