@@ -9,7 +9,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Generic, Self, get_args
 
-from flowneer_async.errors import BadName, BadOption, BadStep, DuplicateName, PluginCollision
+from flowneer_async.errors import BadName, BadOption, BadStep, DuplicateName, PluginCollision, UnknownVersion
 from flowneer_async.plan import Durability, Plan
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Result, execute
@@ -117,6 +117,8 @@ class FlowBuilder(Generic[S]):
         The last version of a run goes on as that run; an older one, or `run(run_id=…)` with a new id, is a fork: a new
         run, whose first version's parent is this version.
         """
+        if not isinstance(version, str):
+            raise UnknownVersion(str(version))
         return self.with_versioned_checkpoint(
             store, self._plan.keeps, durability=self._plan.durability, skip_unchanged=self._plan.skip_unchanged
         )._with(resumes=version)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import isawaitable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
@@ -66,10 +66,22 @@ class _Stored:
     texts: dict[str, bytes]
 
     @property
+    def version(self) -> str:
+        return self.chain[-1].id
+
+    @property
     def passed(self) -> tuple[str, ...]:
         """The steps that were completed when it was made."""
         path, steps = self.chain[-1].path, self.run.steps
         return () if not path else steps[: steps.index(path) + 1] if path in steps else (path,)
+
+
+class _Start(NamedTuple):
+    """Where a run goes on from."""
+
+    position: int
+    mirror: Mirror
+    state: object
 
 
 @cache
@@ -130,54 +142,67 @@ class Opening:
         run_id, seq = parse_version_id(version)
         stored = await self._stored(store, self._checked(await store.read(run_id)), version)
         if self._run_id in (None, run_id) and seq == stored.run.head:
-            return await self._go_on(store, run_id)
+            return await self._go_on(store, run_id, None)
         if self._run_id == run_id:
             raise BadName("fork", run_id, f"it is the run that {version!r} is of, and has gone on from there")
         return await self._begin(store, self._run_id or self._world.new_run_id(), stored)
 
     async def _begin(self, store: VersionStore, run_id: str, origin: _Stored | None) -> Opened:
         """A new run, from the state given or as a fork; where the id is taken already, that run goes on."""
-        position = 0 if origin is None else self._position(origin)
         if origin is None and self._run_id is not None and self._state is None:
-            return await self._go_on(store, run_id)
-        mirror = self._mirror(origin)
-        state = self._given() if origin is None else self._build(mirror)
+            return await self._go_on(store, run_id, None)
+        start = self._start(origin)
         now = self._world.now()
         plan = self._plan
         run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.paths, created=now, updated=now)
         self._lease = await store.create(run)
         if self._lease is None:
-            return await self._go_on(store, run_id)
-        journal = self._journal(store, self._lease, Head(run_id), mirror)
-        last = None if origin is None else origin.chain[-1]
-        await (journal.begin(ROOT, "", None) if last is None else journal.begin(last.step_index, last.path, last.id))
-        return self._opened(run_id, position, state, journal)
+            return await self._go_on(store, run_id, origin)
+        return await self._with_root(store, self._lease, start, origin)
 
-    async def _go_on(self, store: VersionStore, run_id: str) -> Opened:
+    async def _go_on(self, store: VersionStore, run_id: str, origin: _Stored | None) -> Opened:
         for _ in range(_TRIES):
             run = self._checked(await store.read(run_id))
-            stored = None if run.head < 0 else await self._stored(store, run, version_id(run_id, run.head))
             try:
-                return await self._continue(store, run, stored)
+                return await (self._go_on_from_nothing if run.head < 0 else self._go_on_from_head)(store, run, origin)
             except RunBusy as busy:
                 if busy.owner is not None:
                     raise
         raise RunBusy(run_id, None)
 
-    async def _continue(self, store: VersionStore, run: Run, stored: _Stored | None) -> Opened:
-        mirror = self._mirror(stored)
-        state = self._given() if stored is None else self._build(mirror)
-        if run.status == "completed" and stored is not None:
-            done = self._opened(run.run_id, len(self._plan.order), state)
-            return replace(done, finished_at=stored.chain[-1].id)
-        position = 0 if stored is None else self._position(stored)
+    async def _go_on_from_nothing(self, store: VersionStore, run: Run, origin: _Stored | None) -> Opened:
+        """The process that created the run died before it stored the root."""
+        start = self._start(origin)
         self._lease = await store.claim(replace(run, steps=self._plan.paths))
-        journal = self._journal(
-            store, self._lease, Head(run.run_id) if stored is None else head_of(stored.chain), mirror
-        )
-        if stored is None:
-            await journal.begin(ROOT, "", None)
-        return self._opened(run.run_id, position, state, journal)
+        return await self._with_root(store, self._lease, start, origin)
+
+    async def _go_on_from_head(self, store: VersionStore, run: Run, origin: _Stored | None) -> Opened:
+        if origin is not None:
+            await _check_fork(store, run.run_id, origin.version)
+        stored = await self._stored(store, run, version_id(run.run_id, run.head))
+        if run.status == "completed":
+            state = self._build(Mirror(self._codec, stored.texts))
+            done = self._opened(run.run_id, len(self._plan.order), state)
+            return replace(done, finished_at=stored.version)
+        start = self._start(stored)
+        self._lease = await store.claim(replace(run, steps=self._plan.paths))
+        journal = self._journal(store, self._lease, head_of(stored.chain), start.mirror)
+        return self._opened(run.run_id, start.position, start.state, journal)
+
+    async def _with_root(self, store: VersionStore, lease: Lease, start: _Start, origin: _Stored | None) -> Opened:
+        journal = self._journal(store, lease, Head(lease.run_id), start.mirror)
+        last = None if origin is None else origin.chain[-1]
+        await (journal.begin(ROOT, "", None) if last is None else journal.begin(last.step_index, last.path, last.id))
+        return self._opened(lease.run_id, start.position, start.state, journal)
+
+    def _start(self, stored: _Stored | None) -> _Start:
+        """From a stored version, or else from the state given."""
+        if stored is not None:
+            mirror = Mirror(self._codec, stored.texts)
+            return _Start(self._position(stored), mirror, self._build(mirror))
+        mirror, state = Mirror(self._codec), self._given()
+        mirror.advance(self._shape.items(state))
+        return _Start(0, mirror, state)
 
     async def _stored(self, store: VersionStore, run: Run, version: str) -> _Stored:
         chain = await store.chain(version)
@@ -191,20 +216,17 @@ class Opening:
         return run
 
     def _position(self, stored: _Stored) -> int:
-        """The index of the first step after those passed, which all have to be there still, in their order."""
-        paths, passed = self._plan.paths, stored.passed
-        left = iter(paths)
-        if not all(path in left for path in passed):
-            raise FlowChanged(stored.run.run_id, passed, paths)
-        return paths.index(passed[-1]) + 1 if passed else 0
+        """The index of the first step after those passed, which all have to be there still, in their order.
 
-    def _mirror(self, stored: _Stored | None) -> Mirror:
-        if stored is not None:
-            return Mirror(self._codec, stored.texts)
-        mirror = Mirror(self._codec)
-        if self._state is not None:
-            mirror.advance(self._shape.items(self._state))
-        return mirror
+        Nor may one that was still to come stand before it now, for it would never be done.
+        """
+        paths, passed = self._plan.paths, stored.passed
+        position = paths.index(passed[-1]) + 1 if passed and passed[-1] in paths else 0
+        left = iter(paths)
+        skipped = set(stored.run.steps).difference(passed).intersection(paths[:position])
+        if skipped or not all(path in left for path in passed):
+            raise FlowChanged(stored.run.run_id, passed, paths)
+        return position
 
     def _build(self, mirror: Mirror) -> object:
         return self._shape.build({key: self._codec.load(text) for key, text in mirror.texts.items()})
@@ -229,6 +251,13 @@ class Opening:
         # Through JSON, so that the run works on a copy, and never on what the store holds.
         mirror.advance(snapshot.state)
         return self._opened(run_id, position, self._build(mirror), journal)
+
+
+async def _check_fork(store: VersionStore, run_id: str, version: str) -> None:
+    """Is the run of this id a fork of that version?"""
+    (root,) = await store.chain(version_id(run_id, 0))
+    if root.fork_of != version:
+        raise BadName("fork", run_id, f"the run of this id is no fork of {version!r}")
 
 
 async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[Plain]:
