@@ -62,7 +62,7 @@ def test_a_diff_makes_the_second_state_of_the_first(pair: tuple[State, State]) -
 @pytest.mark.torture
 @LONG
 @given(near_states())
-def test_a_diff_makes_the_second_state_of_the_first_ten_thousand_times(pair: tuple[State, State]) -> None:
+def test_a_diff_makes_the_second_state_of_the_first_for_long(pair: tuple[State, State]) -> None:
     """The same law for many more pairs."""
     check_round_trip(*pair)
 

@@ -95,7 +95,7 @@ def test_what_overlaps_the_changed_bytes_is_seen(
 @pytest.mark.torture
 @LONG
 @given(st.integers(0, 10**6), st.sampled_from(BUILDS), aliens, stretches)
-def test_what_overlaps_the_changed_bytes_is_seen_ten_thousand_times(
+def test_what_overlaps_the_changed_bytes_is_seen_for_long(
     seed: int, build: str, planted: list[object], places: list[tuple[float, float]]
 ) -> None:
     """The same law for many more trees."""

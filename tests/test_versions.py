@@ -85,9 +85,7 @@ def test_any_spacing_of_keyframes_folds_to_the_same_states(states: list[State], 
 @pytest.mark.torture
 @LONG
 @given(histories, st.lists(st.booleans(), max_size=8))
-def test_any_spacing_of_keyframes_folds_to_the_same_states_ten_thousand_times(
-    states: list[State], flags: list[bool]
-) -> None:
+def test_any_spacing_of_keyframes_folds_to_the_same_states_for_long(states: list[State], flags: list[bool]) -> None:
     """The same law for many more histories."""
     check_spacing(states, flags)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 QUICK = settings(deadline=None, max_examples=100, suppress_health_check=SLOW)
-LONG = settings(deadline=None, max_examples=10_000, suppress_health_check=SLOW)
+LONG = settings(deadline=None, max_examples=2_000, suppress_health_check=SLOW)
 
 TWINS = [0, 0.0, -0.0, False, "", None, 1, 1.0, True, "1", "null", "é", "è", "日本", "😀", "\x00", '"\\', [], {}]
 """Values that are easily taken for one another, or share a part of their bytes."""
