@@ -143,6 +143,8 @@ class Mirror:
 
     def restore(self, shape: Shape, state: object) -> None:
         """Make `state`, an object of `shape`, what it was at the last version."""
+        for name in shape.strays(state):
+            delattr(state, name)
         items = shape.items(state)
         for key in [key for key in items if key not in self.texts]:
             shape.remove(state, key)

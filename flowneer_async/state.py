@@ -35,6 +35,8 @@ class Shape:
     build: Callable[[dict[str, object]], object]
     write: Callable[[Any, str, object], None] = setattr
     remove: Callable[[Any, str], None] = delattr
+    strays: Callable[[Any], Iterable[str]] = lambda state: ()
+    """Attributes that are no items, and would be lost."""
 
 
 def _itself(state: dict[str, object], path: str = "$") -> dict[str, object]:
@@ -136,12 +138,17 @@ def _object_shape(kind: Any) -> Shape | None:
 
 
 def _dataclass_shape(kind: Any) -> Shape:
-    read = _field_reader(tuple(field.name for field in dataclasses.fields(kind)))
+    names = tuple(field.name for field in dataclasses.fields(kind))
+    read = _field_reader(names)
+
+    def strays(state: Any) -> list[str]:
+        held: Items = getattr(state, "__dict__", {})
+        return [name for name in held if name not in names and not _is_cached_property(kind, name)]
 
     def items(state: Any, path: str = "$") -> Items:
-        found = read(state)
-        _refuse_strays(kind, getattr(state, "__dict__", found).keys() - found.keys(), path)
-        return found
+        for name in strays(state):
+            raise StateNotSerializable(f"{path}.{name}", f"is no field of {kind.__qualname__}: declare it as one")
+        return read(state)
 
     def build(items: dict[str, object]) -> object:
         # Past __init__ and __post_init__, which have done their work once.
@@ -150,14 +157,12 @@ def _dataclass_shape(kind: Any) -> Shape:
             object.__setattr__(built, name, value)
         return built
 
-    return Shape(kind, items, build)
+    return Shape(kind, items, build, strays=strays)
 
 
-def _refuse_strays(kind: Any, names: Iterable[str], path: str) -> None:
-    """An attribute that is no field would be lost; a cached property would not, it is made again."""
-    for name in names:
-        if not isinstance(getattr_static(kind, name, None), cached_property):
-            raise StateNotSerializable(f"{path}.{name}", f"is no field of {kind.__qualname__}: declare it as one")
+def _is_cached_property(kind: Any, name: str) -> bool:
+    """It is no state, but made again."""
+    return isinstance(getattr_static(kind, name, None), cached_property)
 
 
 def _model_shape(kind: Any) -> Shape:

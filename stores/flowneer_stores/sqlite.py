@@ -74,6 +74,10 @@ class SqliteStore:
         self._opened: _Open | None = None
 
     async def __aenter__(self) -> Self:
+        if self._opened is not None:
+            raise StoreFailed(str(self._path), "opening", "it is open already")
+        if not on_asyncio():
+            raise StoreFailed(str(self._path), "opening", "aiosqlite works on asyncio only: under trio use MemoryStore")
         try:
             await complete(self._enter())
         except BaseException:
@@ -155,10 +159,6 @@ class SqliteStore:
         return self._opened
 
     async def _enter(self) -> None:
-        if self._opened is not None:
-            raise StoreFailed(str(self._path), "opening", "it is open already")
-        if not on_asyncio():
-            raise StoreFailed(str(self._path), "opening", "aiosqlite works on asyncio only: under trio use MemoryStore")
         db = await open_writer(self._path, self._timeout, self._sleep)
         try:
             reader = await open_reader(self._path, self._timeout)
@@ -170,11 +170,12 @@ class SqliteStore:
 
     async def _exit(self) -> None:
         opened = self._opened_or_raise()
+        self._opened = None  # nothing new is asked for from here on
         opened.heartbeat.cancel()
-        for lease in list(self._held.values()):
-            with suppress(StoreError):  # the lease lapses by itself
-                await self.release(lease, "running")
-        self._opened = None
+        await opened.writer.settle()
+        with suppress(StoreError):  # then the leases lapse by themselves
+            await opened.writer.write(queries.ABANDON, [(self._owner,)])
+        self._held.clear()
         await opened.writer.close()
         await opened.reader.close()
         await opened.db.close()

@@ -22,7 +22,7 @@ from flowneer_stores.translate import translated
 Cell: TypeAlias = str | int | bytes | None
 
 # Within one turn runs end before they are claimed again, and exist before they are written to.
-_ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.CLAIM)
+_ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.ABANDON, queries.CLAIM)
 # While one transaction is being committed, the runs of the one before it work on: so not all of them in one.
 _MOST_ROWS = 128
 
