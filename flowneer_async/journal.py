@@ -1,28 +1,20 @@
-"""Keeping the versions of a run: the only caller of a store while it goes on.
-
-`ChainJournal` appends to a full store, under a lease. `EntryJournal` gives entries to a store of two methods.
-"""
+"""Keeping the versions of a run in a full store: the only caller of it while the run goes on."""
 
 from collections.abc import Sequence
-from inspect import isawaitable
 from typing import Any, Protocol
 
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
-from flowneer_async.errors import FlowneerError, StateNotSerializable, StoreFailed
+from flowneer_async.errors import StateNotSerializable
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
-from flowneer_async.shield import complete
 from flowneer_async.state import Shape
-from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
+from flowneer_async.store import Lease, VersionStore
 from flowneer_async.versions import (
-    ROOT,
     Head,
     Status,
     Version,
-    VersionedCheckpointEntry,
     grow,
-    version_id,
 )
 
 
@@ -98,7 +90,7 @@ class ChainJournal:
         await self._store.release(self._lease, status, error)
 
     async def _keep(self, index: int, path: str, state: object) -> None:
-        diff = _advance(self._mirror, self._shape, state, path)
+        diff = advance(self._mirror, self._shape, state, path)
         self._passed = None
         if self._plan.durability == "exit":
             self._pending = index, path
@@ -125,71 +117,8 @@ class ChainJournal:
         return version
 
 
-class EntryJournal:
-    """Entries for a store of two methods, from a root on: one for each step that changed something."""
-
-    behind = None
-
-    def __init__(
-        self,
-        plan: Plan[Any],
-        store: VersionedCheckpointStore,
-        run_id: str,
-        parent: str | None,
-        mirror: Mirror,
-        shape: Shape,
-        world: World,
-    ) -> None:
-        self._kept, self._store, self._world = plan.kept, store, world
-        self._run_id, self._mirror, self._shape = run_id, mirror, shape
-        self._seq = 0
-        self._passed: tuple[int, str] | None = None
-        self.version = parent
-
-    @property
-    def before(self) -> Mirror | None:
-        return self._mirror if self._passed is None else None
-
-    async def begin(self) -> None:
-        """Give the root, which holds the whole initial state."""
-        await self._give(self._mirror.whole(), ROOT, "")
-
-    async def record(self, index: int, path: str, state: object) -> None:
-        if not self._kept[index]:
-            self._passed = index, path
-            return
-        self._passed = None
-        diff = _advance(self._mirror, self._shape, state, path)
-        if diff is not None:
-            await self._give(diff, index, path)
-
-    async def close(self, status: Status, state: object, error: str | None = None) -> None:
-        if self._passed is not None and status == "completed":
-            index, path = self._passed
-            diff = _advance(self._mirror, self._shape, state, path)
-            if diff is not None:
-                await self._give(diff, index, path)
-
-    async def _give(self, diff: Diff, index: int, path: str) -> None:
-        version = version_id(self._run_id, self._seq)
-        entry = VersionedCheckpointEntry(version, index, diff, self.version, self._world.now(), path)
-        await complete(_save(self._store, entry))
-        self._seq += 1
-        self.version = version
-
-
-async def _save(store: VersionedCheckpointStore, entry: VersionedCheckpointEntry) -> None:
-    try:
-        saving = store.save(entry)
-        if isawaitable(saving):
-            await saving
-    except FlowneerError:
-        raise
-    except Exception as error:
-        raise StoreFailed(type(store).__qualname__, f"save of {entry.version}", type(error).__qualname__) from error
-
-
-def _advance(mirror: Mirror, shape: Shape, state: object, path: str) -> Diff | None:
+def advance(mirror: Mirror, shape: Shape, state: object, path: str) -> Diff | None:
+    """What the step at `path` changed; raises StateNotSerializable, which names that step."""
     try:
         return mirror.advance(shape.items(state))
     except StateNotSerializable as error:

@@ -3,35 +3,32 @@
 # A store of the user's may give anything.
 # pyright: reportUnnecessaryIsInstance=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from inspect import isawaitable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
+from flowneer_async.entries import EntryJournal, resolve_entry
 from flowneer_async.errors import (
     BadName,
     BadState,
     FlowChanged,
-    FlowneerError,
     ForeignRun,
     RunBusy,
     StateMissing,
     StateTypeUnknown,
-    StoreFailed,
 )
-from flowneer_async.journal import ChainJournal, EntryJournal, Journal
+from flowneer_async.journal import ChainJournal, Journal
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.state import DICT, Shape, named_types, shape_of
-from flowneer_async.store import Lease, Plain, VersionedCheckpointStore, VersionStore
+from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
 from flowneer_async.versions import (
     ROOT,
     Head,
     Run,
-    Snapshot,
     Version,
     check_run_id,
     head_of,
@@ -244,7 +241,7 @@ class Opening:
             mirror.advance(self._shape.items(self._given()))
             await journal.begin()
             return self._opened(run_id, 0, self._given(), journal)
-        snapshot = await _resolve(store, self._plan.resumes)
+        snapshot = await resolve_entry(store, self._plan.resumes)
         position = snapshot.step_index + 1
         if position > len(self._plan.order):
             raise FlowChanged(self._plan.resumes, [f"step number {snapshot.step_index}"], self._plan.paths)
@@ -258,22 +255,3 @@ async def _check_fork(store: VersionStore, run_id: str, version: str) -> None:
     (root,) = await store.chain(version_id(run_id, 0))
     if root.fork_of != version:
         raise BadName("fork", run_id, f"the run of this id is no fork of {version!r}")
-
-
-async def _resolve(store: VersionedCheckpointStore, version: str) -> Snapshot[Plain]:
-    try:
-        answer = store.resolve(version)
-        return _as_snapshot(store, version, await answer if isawaitable(answer) else answer)
-    except FlowneerError:
-        raise
-    except Exception as error:
-        raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", type(error).__qualname__) from error
-
-
-def _as_snapshot(store: VersionedCheckpointStore, version: str, answer: object) -> Snapshot[Plain]:
-    reason = f"it gave a {type(answer).__qualname__}, not a Snapshot of an index, {ROOT} or more, and a mapping"
-    if isinstance(answer, Snapshot):
-        snapshot = cast(Snapshot[Plain], answer)
-        if isinstance(snapshot.state, Mapping) and type(snapshot.step_index) is int and snapshot.step_index >= ROOT:
-            return snapshot
-    raise StoreFailed(type(store).__qualname__, f"resolve of {version!r}", reason)

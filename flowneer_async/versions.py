@@ -19,8 +19,8 @@ ROOT = -1
 ROW_WEIGHT = 1500
 """What a row costs to read, verify and fold, beside its body: in bytes of state that take as long to parse."""
 
-FLOOR = 6000
-"""What a small state's rows may weigh before a keyframe at least: some three or four of them."""
+FLOOR = 12_000
+"""What a small state's rows may weigh before a keyframe at least: some eight of them."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SEQ = re.compile(r"0|[1-9][0-9]{0,17}")
