@@ -182,7 +182,8 @@ class Mirror:
             tagged.discard(key)
         for key, change in changes.items():
             self.size += len(change.text) - len(texts.get(key, b""))
-            texts[key] = change.text
+            # An exact copy: orjson's own has up to twice the room that it needs.
+            texts[key] = bytes(memoryview(change.text))
             if change.tagged:
                 tagged.add(key)
             elif tagged:

@@ -20,7 +20,7 @@ PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 SMALL = 4096
 """Bytes of JSON up to which a look at every object costs less than a search."""
 
-_WINDOWS = 16  # parts into which a search splits a container
+_WINDOWS = 64  # parts into which a search splits a container
 
 
 def is_plain(value: object) -> bool:
@@ -84,7 +84,8 @@ def _windows(container: Container, size: int, *, from_end: bool) -> Iterator[tup
 def _parts(container: Container, *, from_end: bool) -> Iterator[Container]:
     step = len(container) // _WINDOWS + 1
     starts = range(0, len(container), step)
-    items = list(container.items()) if isinstance(container, dict) else container
-    for start in reversed(starts) if from_end else starts:
-        part = items[start : start + step]
-        yield dict(cast(list[tuple[str, object]], part)) if isinstance(container, dict) else list[object](part)
+    order = reversed(starts) if from_end else starts
+    if isinstance(container, list):
+        return (container[start : start + step] for start in order)
+    items = list(container.items())
+    return (dict(items[start : start + step]) for start in order)

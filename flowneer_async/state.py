@@ -131,16 +131,24 @@ def _object_shape(kind: Any) -> Shape | None:
     if _is_model(kind):
         return _model_shape(kind)
     if _is_struct(kind):
-        return Shape(kind, _field_reader(kind.__struct_fields__), _struct_builder(kind))
+        return _fields_shape(kind, kind.__struct_fields__, _struct_builder(kind))
     if _is_dataclass(kind):
         return _dataclass_shape(kind)
     return None
 
 
 def _dataclass_shape(kind: Any) -> Shape:
-    names = tuple(field.name for field in dataclasses.fields(kind))
-    read = _field_reader(names)
+    def build(items: dict[str, object]) -> object:
+        # Past __init__ and __post_init__, which have done their work once.
+        built: object = object.__new__(kind)
+        for name, value in items.items():
+            object.__setattr__(built, name, value)
+        return built
 
+    return _fields_shape(kind, tuple(field.name for field in dataclasses.fields(kind)), build)
+
+
+def _fields_shape(kind: Any, names: tuple[str, ...], build: Callable[[dict[str, object]], object]) -> Shape:
     def strays(state: Any) -> list[str]:
         held: Items = getattr(state, "__dict__", {})
         return [name for name in held if name not in names and not _is_cached_property(kind, name)]
@@ -148,14 +156,8 @@ def _dataclass_shape(kind: Any) -> Shape:
     def items(state: Any, path: str = "$") -> Items:
         for name in strays(state):
             raise StateNotSerializable(f"{path}.{name}", f"is no field of {kind.__qualname__}: declare it as one")
-        return read(state)
-
-    def build(items: dict[str, object]) -> object:
-        # Past __init__ and __post_init__, which have done their work once.
-        built: object = object.__new__(kind)
-        for name, value in items.items():
-            object.__setattr__(built, name, value)
-        return built
+        # A field without a value is an absent key: a dataclass may have one.
+        return {name: getattr(state, name) for name in names if hasattr(state, name)}
 
     return Shape(kind, items, build, strays=strays)
 
@@ -209,11 +211,3 @@ def _struct_builder(kind: Any) -> Callable[[dict[str, object]], object]:
         return built
 
     return build
-
-
-def _field_reader(names: tuple[str, ...]) -> Callable[..., Items]:
-    def read(state: Any, path: str = "$") -> Items:
-        # A field without a value is an absent key: a dataclass may have one.
-        return {name: getattr(state, name) for name in names if hasattr(state, name)}
-
-    return read

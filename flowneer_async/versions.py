@@ -146,6 +146,8 @@ class Head(NamedTuple):
     base: int = -1
     digest: bytes = b""
     weight: int = 0
+    keyframe: int = 0
+    """The size of its body."""
 
     @property
     def version(self) -> str:
@@ -158,7 +160,9 @@ class Head(NamedTuple):
         So resolving any version takes about three times as long as loading its state, however long the chain; and the
         keyframes of a chain take at most half as much as the rows between them weigh.
         """
-        return self.base < 0 or self.weight + weight_of(body) > max(2 * size, FLOOR)
+        # Of a keyframe that was larger than the state is now, the rest is read in vain.
+        weight = self.weight + weight_of(body) + max(0, self.keyframe - size) // 2
+        return self.base < 0 or weight > max(2 * size, FLOOR)
 
 
 def grow(
@@ -166,18 +170,18 @@ def grow(
 ) -> tuple[Version, Head]:
     """The version that follows `head`, and the head that it becomes."""
     run_id, seq = head.run_id, head.seq + 1
-    base, weight = (seq, 0) if keyframe else (head.base, head.weight + weight_of(body))
+    base, weight, size = (seq, 0, len(body)) if keyframe else (head.base, head.weight + weight_of(body), head.keyframe)
     digest = _digest(head.digest, run_id, seq, base, fork_of, step_index, path, timestamp, body)
     parent_digest = head.digest if keyframe else b""
     version = Version(run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
-    return version, Head(run_id, seq, base, digest, weight)
+    return version, Head(run_id, seq, base, digest, weight, size)
 
 
 def head_of(chain: Sequence[Version]) -> Head:
     """The head of a chain, given its versions from the last keyframe on."""
     last = chain[-1]
     weight = sum(weight_of(version.body) for version in chain[1:])
-    return Head(last.run_id, last.seq, last.base, last.digest, weight)
+    return Head(last.run_id, last.seq, last.base, last.digest, weight, len(chain[0].body))
 
 
 def fold(chain: Iterable[Version]) -> dict[str, bytes]:

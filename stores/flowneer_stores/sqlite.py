@@ -172,7 +172,6 @@ class SqliteStore:
         opened = self._opened_or_raise()
         self._opened = None  # nothing new is asked for from here on
         opened.heartbeat.cancel()
-        await opened.writer.settle()
         with suppress(StoreError):  # then the leases lapse by themselves
             await opened.writer.write(queries.ABANDON, [(self._owner,)])
         self._held.clear()

@@ -8,7 +8,7 @@ head) are left out by the statement itself, and the keys that come back tell whi
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from functools import cache
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ from flowneer_stores.translate import translated
 Cell: TypeAlias = str | int | bytes | None
 
 # Within one turn runs end before they are claimed again, and exist before they are written to.
-_ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.ABANDON, queries.CLAIM)
+_ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.CLAIM, queries.ABANDON)
 # While one transaction is being committed, the runs of the one before it work on: so not all of them in one.
 _MOST_ROWS = 128
 
@@ -40,7 +40,7 @@ class Writer:
         self._db, self._place, self._timeout = db, place, timeout
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
-        self._closing = False
+        self._busy = self._closing = False
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._work(), name=f"writer of {place}")
 
@@ -49,17 +49,18 @@ class Writer:
 
         Cancelled, it waits until the rows are stored as a whole or not at all, and then raises the cancellation.
         """
-        job = self._put(statement, rows)
+        if self._closing:
+            raise StoreClosed(self._place)
+        job = _Job(statement, rows, self._loop.create_future())
         try:
-            return await job.done
+            if self._busy:
+                self._jobs.append(job)
+                return await job.done
+            await self._write_now(job)
         except asyncio.CancelledError:
-            with suppress(StoreClosed):  # then it has been settled
-                await complete(self.settle())
+            await complete(self._settle())
             raise
-
-    async def settle(self) -> None:
-        """Wait until all that was asked for so far is done."""
-        await self._put("", ()).done
+        return job.done.result()
 
     async def close(self) -> None:
         """Do what is left, and end."""
@@ -67,29 +68,34 @@ class Writer:
         self._wake.set()
         await self._task
 
-    def _put(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> _Job:
-        if self._closing:
-            raise StoreClosed(self._place)
-        job = _Job(statement, rows, self._loop.create_future())
-        self._jobs.append(job)
-        self._wake.set()
-        return job
+    async def _write_now(self, job: _Job) -> None:
+        """Nobody writes: then the caller does it itself, which saves two turns of the event loop."""
+        self._busy = True
+        try:
+            await self._commit(job.statement, [job])
+        finally:
+            self._busy = bool(self._jobs)
+            if self._busy:  # those that came meanwhile are the writer's
+                self._wake.set()
+
+    async def _settle(self) -> None:
+        """Wait until all that has begun is done: the connection's thread does one thing after the other."""
+        await self._db.execute_fetchall("SELECT 1")
 
     async def _work(self) -> None:
         while self._jobs or not self._closing:
             await self._wake.wait()
             self._wake.clear()
-            jobs = list(self._jobs)
-            self._jobs.clear()
-            await self._turn(jobs)
+            while self._jobs:
+                jobs = list(self._jobs)
+                self._jobs.clear()
+                await self._turn(jobs)
+            self._busy = False
 
     async def _turn(self, jobs: Sequence[_Job]) -> None:
         for statement in _ORDER:
             for group in _groups([job for job in jobs if job.statement is statement]):
                 await self._commit(statement, group)
-        for job in jobs:
-            if not job.statement and not job.done.done():
-                job.done.set_result(frozenset())
 
     async def _commit(self, statement: str, jobs: Sequence[_Job]) -> None:
         rows = list(chain.from_iterable([job.rows for job in jobs]))
@@ -111,16 +117,25 @@ class Writer:
         failure = translated(error, self._place, "writing", self._timeout)
         if len(jobs) > 1 and not isinstance(failure, StoreBusy):
             for job in jobs:
-                await self._commit(statement, [job])
+                if not job.done.cancelled():
+                    await self._commit(statement, [job])
             return
         for job in jobs:
             if not job.done.done():
                 job.done.set_exception(failure)
 
     async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Iterable[tuple[Cell]]:
-        marks = "(" + ",".join("?" * len(rows[0])) + ")"
-        sql = statement.replace("{rows}", ",".join([marks] * len(rows)))
-        return await self._db.execute_fetchall(sql, list(chain.from_iterable(rows)))  # type: ignore[return-value]
+        # Few sizes, so that SQLite finds each text prepared: a row of nothing but NULL fits nowhere.
+        size = 1 << (len(rows) - 1).bit_length()
+        nothing = (None,) * len(rows[0])
+        cells = list(chain.from_iterable([*rows, *[nothing] * (size - len(rows))]))
+        return await self._db.execute_fetchall(_sql(statement, len(nothing), size), cells)  # type: ignore[return-value]
+
+
+@cache
+def _sql(statement: str, columns: int, size: int) -> str:
+    marks = "(" + ",".join("?" * columns) + ")"
+    return statement.replace("{rows}", ",".join([marks] * size))
 
 
 def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
