@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,15 @@ class Waiting:
         return task
 
 
+async def beats(world: FakeWorld, number: int, hearts: int = 2) -> None:
+    """Let so many heartbeats pass, each of them done before the next."""
+    async with asyncio.timeout(30):
+        for _ in range(number):
+            await world.asleep(hearts)
+            world.move(LEASE / 3)
+        await world.asleep(hearts)
+
+
 async def never(seconds: float) -> None:
     """The sleep of a process that does not come to its heartbeat."""
     await asyncio.Event().wait()
@@ -130,10 +141,7 @@ async def test_a_live_owner_keeps_its_lease(path: Path) -> None:
     options: dict[str, Any] = {"lease": LEASE, "now": world.now, "sleep": world.sleep}
     async with SqliteStore(path, **options) as store, SqliteStore(path, **options) as other:
         task = await waiting.start(store)
-        for _ in range(20):
-            await world.asleep(2)
-            world.move(LEASE / 3)
-        await world.asleep(2)
+        await beats(world, 20)
         with pytest.raises(RunBusy):
             await counts(other, "r")
         waiting.leave.set()
@@ -147,10 +155,7 @@ async def test_a_heartbeat_may_fail_once(path: Path, monkeypatch: pytest.MonkeyP
     async with SqliteStore(path, **options) as store, SqliteStore(path, **options) as other:
         task = await waiting.start(store)
         fail_once(monkeypatch, queries.RENEW)
-        for _ in range(4):
-            await world.asleep(2)
-            world.move(LEASE / 3)
-        await world.asleep(2)
+        await beats(world, 4)
         with pytest.raises(RunBusy):
             await counts(other, "r")
         waiting.leave.set()
@@ -178,19 +183,24 @@ async def test_a_lapsed_lease_is_taken_over_and_its_owner_fenced(path: Path) -> 
 async def test_a_run_that_was_taken_over_is_not_renewed(path: Path) -> None:
     """The heartbeat of the old owner does not lengthen the lease of the new one."""
     world, waiting = FakeWorld(held=True), Waiting()
-    slow = SqliteStore(path, lease=3 * LEASE, now=world.now, sleep=world.sleep)
+    slow = SqliteStore(path, lease=LEASE, now=world.now, sleep=world.sleep)
     async with slow, SqliteStore(path, lease=LEASE, now=lambda: world.now() + 10**6, sleep=never) as other:
         task = await waiting.start(slow)
-        stored = await other.read("r")
-        lease = await other.claim(stored)
-        await world.asleep()
-        world.move(LEASE)
-        await world.asleep()
+        lease = await other.claim(await other.read("r"))
+        before = lease_until(path)
+        await beats(world, 1, hearts=1)
+        assert lease_until(path) == before
         waiting.leave.set()
         with pytest.raises(Fenced):
             await task
         await other.release(lease, "running")
         await counts(slow, "r")
+
+
+def lease_until(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        ((until,),) = db.execute("SELECT lease_until FROM flowneer_runs")
+    return until
 
 
 # Giving back ----------------------------------------------------------------------------------------------------------

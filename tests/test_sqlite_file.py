@@ -201,7 +201,7 @@ async def test_a_directory_is_no_store(tmp_path: Path) -> None:
 async def test_a_place_that_cannot_be_written_is_no_store(folder_of_others: Path) -> None:
     """Neither a new file nor an existing one is opened where this process may not write."""
     assert "Permission denied" in await refused(folder_of_others / "new.db")
-    assert "Permission denied" in await refused(folder_of_others / "old.db")
+    assert "readonly" in await refused(folder_of_others / "old.db")
     assert [file.name for file in folder_of_others.iterdir()] == ["old.db"]
 
 
@@ -228,7 +228,7 @@ def test_processes_that_open_one_new_file_at_once_both_work(tmp_path: Path) -> N
     """Whoever comes first makes the schema, and the other waits for it."""
     with ExitStack() as stack:
         openers = [stack.enter_context(talking(OPENER, tmp_path, name)) for name in "abc"]
-        for _ in range(8):
+        for _ in range(6):
             for opener in openers:
                 opener.tell("open")
             assert [opener.hear() for opener in openers] == ["done"] * 3

@@ -224,7 +224,7 @@ def checked(examples: int, *more: Phase) -> None:
 
 def test_whatever_happens_every_store_holds_what_the_model_does() -> None:
     """Some random histories."""
-    checked(20)
+    checked(15)
 
 
 @pytest.mark.torture
