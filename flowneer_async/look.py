@@ -20,7 +20,7 @@ PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 SMALL = 4096
 """Bytes of JSON up to which a look at every object costs less than a search."""
 
-_WINDOWS = 64  # parts into which a search splits a container
+_WINDOWS = 32  # parts into which a search splits a container
 
 
 def is_plain(value: object) -> bool:

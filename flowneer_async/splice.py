@@ -37,34 +37,24 @@ def _continues(text: bytes, at: int) -> bool:
 def _common_start(a: bytes, b: bytes, most: int) -> int:
     """The length of the longest common start: by slices that double while they agree, then halve."""
     done, step = 0, _FIRST
-    while done < most and a[done : done + step] == b[done : done + step] and done + step <= most:
+    while done + step <= most and b.startswith(a[done : done + step], done):
         done, step = done + step, step * 2
-    step = min(step, most - done)
     while step:
-        if a[done : done + step] == b[done : done + step] and done + step <= most:
+        if done + step <= most and b.startswith(a[done : done + step], done):
             done += step
-        else:
-            step //= 2
+        step //= 2
     return done
 
 
 def _common_end(a: bytes, b: bytes, most: int) -> int:
     """The same from the end."""
     done, step = 0, _FIRST
-    ends = len(a), len(b)
-
-    def agree(size: int) -> bool:
-        stops = ends[0] - done, ends[1] - done
-        return done + size <= most and a[stops[0] - size : stops[0]] == b[stops[1] - size : stops[1]]
-
-    while agree(step):
+    while done + step <= most and b.endswith(a[len(a) - done - step : len(a) - done], 0, len(b) - done):
         done, step = done + step, step * 2
-    step = min(step, most - done)
     while step:
-        if agree(step):
+        if done + step <= most and b.endswith(a[len(a) - done - step : len(a) - done], 0, len(b) - done):
             done += step
-        else:
-            step //= 2
+        step //= 2
     return done
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from flowneer_stores import queries
 from flowneer_stores.connect import open_reader, open_writer
 from flowneer_stores.owner import is_gone, this_owner
 from flowneer_stores.translate import translated
-from flowneer_stores.writer import Cell, Writer
+from flowneer_stores.writer import Cell, Refused, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ class SqliteStore:
             return
         head = versions[0].seq - 1
         rows = [_row(lease, head, version) for version in versions]
-        if versions[0].digest not in await self._writer.write(queries.APPEND, rows):
+        try:
+            await self._writer.write(queries.APPEND, rows)
+        except Refused:
             await self._refused(lease, versions[0])
 
     async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
@@ -172,12 +174,13 @@ class SqliteStore:
         opened = self._opened_or_raise()
         self._opened = None  # nothing new is asked for from here on
         opened.heartbeat.cancel()
-        with suppress(StoreError):  # then the leases lapse by themselves
-            await opened.writer.write(queries.ABANDON, [(self._owner,)])
+        async with AsyncExitStack() as stack:  # so that each is closed, whatever becomes of the one before
+            stack.push_async_callback(opened.db.close)
+            stack.push_async_callback(opened.reader.close)
+            stack.push_async_callback(opened.writer.close)
+            with suppress(StoreError):  # then the leases lapse by themselves
+                await opened.writer.write(queries.ABANDON, [(self._owner,)])
         self._held.clear()
-        await opened.writer.close()
-        await opened.reader.close()
-        await opened.db.close()
 
     async def _renew(self, writer: Writer) -> None:
         """The heartbeat: keep the leases of this process's runs for as long as it lives."""

@@ -1,11 +1,12 @@
 """Group commit: one task per store writes what all runs have asked for meanwhile, in one transaction.
 
-Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …) … RETURNING key`. SQLite runs it in a
-transaction of its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another
-head) are left out by the statement itself, and the keys that come back tell which.
+Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …)`. SQLite runs it in a transaction of
+its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another head) are left
+out by the statement, and the keys that it returns tell which; or they make it fail, and then each is tried alone.
 """
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -27,6 +28,10 @@ _ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, querie
 _MOST_ROWS = 128
 
 
+class Refused(Exception):
+    """The rows do not fit what is stored."""
+
+
 class _Job(NamedTuple):
     statement: str
     rows: Sequence[tuple[Cell, ...]]
@@ -39,13 +44,14 @@ class Writer:
     def __init__(self, db: aiosqlite.Connection, place: str, timeout: float) -> None:
         self._db, self._place, self._timeout = db, place, timeout
         self._jobs: deque[_Job] = deque()
+        self._taken: list[_Job] = []
         self._wake = asyncio.Event()
         self._busy = self._closing = False
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._work(), name=f"writer of {place}")
 
     async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
-        """Commit rows of one statement, and give the keys that it returned.
+        """Commit rows of one statement, and give the keys that it returned; raises Refused, or a StoreError.
 
         Cancelled, it waits until the rows are stored as a whole or not at all, and then raises the cancellation.
         """
@@ -83,18 +89,25 @@ class Writer:
         await self._db.execute_fetchall("SELECT 1")
 
     async def _work(self) -> None:
-        while self._jobs or not self._closing:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._jobs:
-                jobs = list(self._jobs)
-                self._jobs.clear()
-                await self._turn(jobs)
-            self._busy = False
+        try:
+            while self._jobs or not self._closing:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._jobs:
+                    await self._turn()
+                self._busy = False
+        finally:
+            # However it ends, and a loop that is torn down cancels every task: nobody waits for an answer in vain.
+            self._closing = True
+            for job in (*self._taken, *self._jobs):
+                if not job.done.done():
+                    job.done.set_exception(StoreClosed(self._place))
 
-    async def _turn(self, jobs: Sequence[_Job]) -> None:
+    async def _turn(self) -> None:
+        self._taken = list(self._jobs)
+        self._jobs.clear()
         for statement in _ORDER:
-            for group in _groups([job for job in jobs if job.statement is statement]):
+            for group in _groups([job for job in self._taken if job.statement is statement]):
                 await self._commit(statement, group)
 
     async def _commit(self, statement: str, jobs: Sequence[_Job]) -> None:
@@ -114,7 +127,8 @@ class Writer:
 
         A locked file is no job's fault, and all of them have waited for it.
         """
-        failure = translated(error, self._place, "writing", self._timeout)
+        refused = isinstance(error, sqlite3.IntegrityError)
+        failure = Refused() if refused else translated(error, self._place, "writing", self._timeout)
         if len(jobs) > 1 and not isinstance(failure, StoreBusy):
             for job in jobs:
                 if not job.done.cancelled():

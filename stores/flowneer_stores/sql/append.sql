@@ -1,10 +1,11 @@
 -- Versions onto the heads of owned runs: (run_id, epoch, head, then the columns of a version).
--- A run that has another epoch by now, or another head, gets none of its rows.
+-- A row whose run has another epoch by now, or another head, finds no run, and the constraint NOT NULL stops it all.
+-- Nothing is returned: for each row that is, Python's lock would change hands between the threads.
 INSERT INTO flowneer_versions (run, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
 SELECT runs.id, column4, column5, column6, column7, column8, column9, column10, column11, column12
 FROM (VALUES {rows}) AS new
-CROSS JOIN flowneer_runs AS runs ON runs.run_id = new.column1
-WHERE runs.epoch = new.column2
-  AND COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1) = new.column3
-ON CONFLICT DO NOTHING
-RETURNING digest
+LEFT JOIN flowneer_runs AS runs
+    ON runs.run_id = new.column1
+    AND runs.epoch = new.column2
+    AND COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1) = new.column3
+WHERE column1 IS NOT NULL
