@@ -44,6 +44,19 @@ class _Open:
     reader: aiosqlite.Connection
     heartbeat: "asyncio.Task[None]"
 
+    async def close(self) -> None:
+        """Close all of it, each part whatever becomes of the one before."""
+        self.heartbeat.cancel()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.db.close)
+            stack.push_async_callback(self.reader.close)
+            await self.writer.close()
+
+    def stop(self) -> None:
+        """End the threads of the connections, where no time is left to wait for them: else the process never ends."""
+        self.db.stop()
+        self.reader.stop()
+
 
 class SqliteStore:
     """Runs and versions in one file, `path`, created with mode 0600: `async with SqliteStore(path) as store`.
@@ -81,15 +94,14 @@ class SqliteStore:
         try:
             await complete(self._enter())
         except BaseException:
-            if self._opened is not None:
-                await complete(self._exit())
+            await self._leave()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await complete(self._exit())
+        await self._leave()
 
     async def create(self, run: Run) -> Lease | None:
         steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
@@ -170,17 +182,23 @@ class SqliteStore:
         writer = Writer(db, str(self._path), self._timeout)
         self._opened = _Open(db, writer, reader, asyncio.create_task(self._renew(writer)))
 
-    async def _exit(self) -> None:
-        opened = self._opened_or_raise()
-        self._opened = None  # nothing new is asked for from here on
-        opened.heartbeat.cancel()
-        async with AsyncExitStack() as stack:  # so that each is closed, whatever becomes of the one before
-            stack.push_async_callback(opened.db.close)
-            stack.push_async_callback(opened.reader.close)
-            stack.push_async_callback(opened.writer.close)
+    async def _leave(self) -> None:
+        opened, self._opened = self._opened, None  # nothing new is asked for from here on
+        if opened is None:
+            return
+        try:
+            await complete(self._close(opened))
+        except BaseException:
+            opened.stop()
+            raise
+
+    async def _close(self, opened: _Open) -> None:
+        try:
             with suppress(StoreError):  # then the leases lapse by themselves
                 await opened.writer.write(queries.ABANDON, [(self._owner,)])
-        self._held.clear()
+            self._held.clear()
+        finally:
+            await opened.close()
 
     async def _renew(self, writer: Writer) -> None:
         """The heartbeat: keep the leases of this process's runs for as long as it lives."""

@@ -1,4 +1,4 @@
-"""Group commit: one task per store writes what all runs have asked for meanwhile, in one transaction.
+"""Group commit: what all runs have asked for meanwhile is written in one transaction.
 
 Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …)`. SQLite runs it in a transaction of
 its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another head) are left
@@ -22,10 +22,11 @@ from flowneer_stores.translate import translated
 
 Cell: TypeAlias = str | int | bytes | None
 
-# Within one turn runs end before they are claimed again, and exist before they are written to.
+# What runs ask for first of all is done first: they exist before they are written to, and end before they are claimed.
 _ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.CLAIM, queries.ABANDON)
-# While one transaction is being committed, the runs of the one before it work on: so not all of them in one.
 _MOST_ROWS = 128
+# Of so many jobs that wait, some go into a transaction of their own: while it is committed, the runs of the other work.
+_ENOUGH = 64
 
 
 class Refused(Exception):
@@ -43,12 +44,12 @@ class Writer:
 
     def __init__(self, db: aiosqlite.Connection, place: str, timeout: float) -> None:
         self._db, self._place, self._timeout = db, place, timeout
-        self._jobs: deque[_Job] = deque()
-        self._taken: list[_Job] = []
+        self._queues: dict[str, deque[_Job]] = {statement: deque() for statement in _ORDER}
+        self._queued = self._writing = 0
+        self._closing = False
         self._wake = asyncio.Event()
-        self._busy = self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._work(), name=f"writer of {place}")
+        self._hands = [asyncio.create_task(self._work(), name=f"writer of {place}") for _ in range(2)]
 
     async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
         """Commit rows of one statement, and give the keys that it returned; raises Refused, or a StoreError.
@@ -59,70 +60,91 @@ class Writer:
             raise StoreClosed(self._place)
         job = _Job(statement, rows, self._loop.create_future())
         try:
-            if self._busy:
-                self._jobs.append(job)
-                return await job.done
-            await self._write_now(job)
+            if self._writing or self._queued:
+                self._put(job)
+            else:  # nobody writes: then the caller does, which saves two turns of the event loop
+                await self._write([job])
+            return await job.done
         except asyncio.CancelledError:
             await complete(self._settle())
             raise
-        return job.done.result()
 
     async def close(self) -> None:
         """Do what is left, and end."""
         self._closing = True
         self._wake.set()
-        await self._task
+        await asyncio.gather(*self._hands)
 
-    async def _write_now(self, job: _Job) -> None:
-        """Nobody writes: then the caller does it itself, which saves two turns of the event loop."""
-        self._busy = True
-        try:
-            await self._commit(job.statement, [job])
-        finally:
-            self._busy = bool(self._jobs)
-            if self._busy:  # those that came meanwhile are the writer's
-                self._wake.set()
+    def _put(self, job: _Job) -> None:
+        self._queues[job.statement].append(job)
+        self._queued += 1
+        self._call()
+
+    def _call(self) -> None:
+        """Call a hand where there is work for one."""
+        if self._is_due():
+            self._wake.set()
+
+    def _is_due(self) -> bool:
+        return self._queued >= (_ENOUGH if self._writing else 1) and self._writing < len(self._hands)
 
     async def _settle(self) -> None:
         """Wait until all that has begun is done: the connection's thread does one thing after the other."""
         await self._db.execute_fetchall("SELECT 1")
 
     async def _work(self) -> None:
+        group: Sequence[_Job] = ()
         try:
-            while self._jobs or not self._closing:
+            while self._queued or not self._closing:
+                while self._is_due():
+                    group = self._take()
+                    await self._write(group)
                 await self._wake.wait()
                 self._wake.clear()
-                while self._jobs:
-                    await self._turn()
-                self._busy = False
         finally:
             # However it ends, and a loop that is torn down cancels every task: nobody waits for an answer in vain.
             self._closing = True
-            for job in (*self._taken, *self._jobs):
+            self._wake.set()
+            for job in chain(group, *self._queues.values()):
                 if not job.done.done():
                     job.done.set_exception(StoreClosed(self._place))
 
-    async def _turn(self) -> None:
-        self._taken = list(self._jobs)
-        self._jobs.clear()
-        for statement in _ORDER:
-            for group in _groups([job for job in self._taken if job.statement is statement]):
-                await self._commit(statement, group)
+    def _take(self) -> Sequence[_Job]:
+        """Jobs for one transaction: never two of one run, so that a key which comes back is one job's alone."""
+        queue = next(queue for queue in self._queues.values() if queue)
+        group: list[_Job] = []
+        runs: set[Cell] = set()
+        room = _MOST_ROWS
+        while queue and queue[0].rows[0][0] not in runs and (len(queue[0].rows) <= room or not group):
+            job = queue.popleft()
+            self._queued -= 1
+            group.append(job)
+            runs.add(job.rows[0][0])
+            room -= len(job.rows)
+        return group
 
-    async def _commit(self, statement: str, jobs: Sequence[_Job]) -> None:
-        rows = list(chain.from_iterable([job.rows for job in jobs]))
+    async def _write(self, jobs: Sequence[_Job]) -> None:
+        self._writing += 1
         try:
-            returned = await self._execute(statement, rows)
+            await self._commit([job for job in jobs if not job.done.cancelled()])
+        finally:
+            self._writing -= 1
+            self._call()
+
+    async def _commit(self, jobs: Sequence[_Job]) -> None:
+        if not jobs:
+            return
+        try:
+            returned = await self._execute(jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs])))
         except Exception as error:  # whatever it is, each caller has to hear of it
-            await self._alone(statement, jobs, error)
+            await self._alone(jobs, error)
         else:
             keys = frozenset(key for (key,) in returned)
             for job in jobs:
                 if not job.done.done():
                     job.done.set_result(keys)
 
-    async def _alone(self, statement: str, jobs: Sequence[_Job], error: Exception) -> None:
+    async def _alone(self, jobs: Sequence[_Job], error: Exception) -> None:
         """A failed transaction is tried again job by job, so that a bad one fails alone.
 
         A locked file is no job's fault, and all of them have waited for it.
@@ -131,8 +153,7 @@ class Writer:
         failure = Refused() if refused else translated(error, self._place, "writing", self._timeout)
         if len(jobs) > 1 and not isinstance(failure, StoreBusy):
             for job in jobs:
-                if not job.done.cancelled():
-                    await self._commit(statement, [job])
+                await self._commit([] if job.done.cancelled() else [job])
             return
         for job in jobs:
             if not job.done.done():
@@ -150,25 +171,3 @@ class Writer:
 def _sql(statement: str, columns: int, size: int) -> str:
     marks = "(" + ",".join("?" * columns) + ")"
     return statement.replace("{rows}", ",".join([marks] * size))
-
-
-def _groups(jobs: Iterable[_Job]) -> Iterable[Sequence[_Job]]:
-    """Jobs that go into one transaction: never two of one run, for a key that comes back is then one job's alone.
-
-    Those whose caller was cancelled before it began are dropped.
-    """
-    group: list[_Job] = []
-    runs: set[Cell] = set()
-    room = _MOST_ROWS
-    for job in jobs:
-        if job.done.cancelled():
-            continue
-        run = job.rows[0][0]
-        if group and (len(job.rows) > room or run in runs):
-            yield group
-            group, runs, room = [], set[Cell](), _MOST_ROWS
-        group.append(job)
-        runs.add(run)
-        room -= len(job.rows)
-    if group:
-        yield group
