@@ -4,13 +4,11 @@ import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-import aiosqlite
 import anyio
 import orjson
 
@@ -32,30 +30,10 @@ from flowneer_async.store import Lease, Plain, check_row, resolve
 from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
 from flowneer_stores import queries
 from flowneer_stores.connect import open_reader, open_writer
+from flowneer_stores.opened import Opened
 from flowneer_stores.owner import is_gone, this_owner
 from flowneer_stores.translate import translated
 from flowneer_stores.writer import Cell, Refused, Writer
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    db: aiosqlite.Connection
-    writer: Writer
-    reader: aiosqlite.Connection
-    heartbeat: "asyncio.Task[None]"
-
-    async def close(self) -> None:
-        """Close all of it, each part whatever becomes of the one before."""
-        self.heartbeat.cancel()
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.db.close)
-            stack.push_async_callback(self.reader.close)
-            await self.writer.close()
-
-    def stop(self) -> None:
-        """End the threads of the connections, where no time is left to wait for them: else the process never ends."""
-        self.db.stop()
-        self.reader.stop()
 
 
 class SqliteStore:
@@ -84,7 +62,7 @@ class SqliteStore:
         self._now, self._sleep = now, sleep
         self._owner = f"{this_owner()}:{secrets.token_hex(4)}"
         self._held: dict[str, Lease] = {}
-        self._opened: _Open | None = None
+        self._opened: Opened | None = None
 
     async def __aenter__(self) -> Self:
         if self._opened is not None:
@@ -94,14 +72,15 @@ class SqliteStore:
         try:
             await complete(self._enter())
         except BaseException:
-            await self._leave()
+            if self._opened is not None:
+                await self._leave(self._opened)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._leave()
+        await self._leave(self._opened_or_raise())
 
     async def create(self, run: Run) -> Lease | None:
         steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
@@ -167,7 +146,7 @@ class SqliteStore:
     def _writer(self) -> Writer:
         return self._opened_or_raise().writer
 
-    def _opened_or_raise(self) -> _Open:
+    def _opened_or_raise(self) -> Opened:
         if self._opened is None:
             raise StoreClosed(str(self._path))
         return self._opened
@@ -180,19 +159,17 @@ class SqliteStore:
             await db.close()
             raise
         writer = Writer(db, str(self._path), self._timeout)
-        self._opened = _Open(db, writer, reader, asyncio.create_task(self._renew(writer)))
+        self._opened = Opened(db, writer, reader, asyncio.create_task(self._renew(writer)))
 
-    async def _leave(self) -> None:
-        opened, self._opened = self._opened, None  # nothing new is asked for from here on
-        if opened is None:
-            return
+    async def _leave(self, opened: Opened) -> None:
+        self._opened = None  # nothing new is asked for from here on
         try:
             await complete(self._close(opened))
         except BaseException:
             opened.stop()
             raise
 
-    async def _close(self, opened: _Open) -> None:
+    async def _close(self, opened: Opened) -> None:
         try:
             with suppress(StoreError):  # then the leases lapse by themselves
                 await opened.writer.write(queries.ABANDON, [(self._owner,)])

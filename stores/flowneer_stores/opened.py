@@ -1,0 +1,32 @@
+"""What a SQLite store consists of while it is open, and how that is closed."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import aiosqlite
+
+from flowneer_stores.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Two connections, and two tasks' worth of work on one of them."""
+
+    db: aiosqlite.Connection
+    writer: Writer
+    reader: aiosqlite.Connection
+    heartbeat: "asyncio.Task[None]"
+
+    async def close(self) -> None:
+        """Close all of it, each part whatever becomes of the one before."""
+        self.heartbeat.cancel()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.db.close)
+            stack.push_async_callback(self.reader.close)
+            await self.writer.close()
+
+    def stop(self) -> None:
+        """End the connections' threads where no time is left to close: while they live, the process never ends."""
+        for connection in (self.db, self.reader):
+            connection.stop()  # pyright: ignore[reportUnknownMemberType]
