@@ -14,24 +14,21 @@ async def main(turns):
 
     async def interrupt(state):
         signal.raise_signal(signal.SIGINT)
-        later(turns * 10)
+        loop.call_later(turns / 20_000, signal.raise_signal, signal.SIGINT)
         await asyncio.Event().wait()
-
-    def later(left):
-        if left:
-            loop.call_soon(later, left - 1)
-        else:
-            signal.raise_signal(signal.SIGINT)
 
     async with SqliteStore(sys.argv[1]) as store:
         await FlowBuilder("f").start_with(interrupt).with_versioned_checkpoint(store).run({}, run_id=f"run-{turns}")
 
-for turns in range(40):
+for turns in range(100):
     try:
         asyncio.run(main(turns))
     except (KeyboardInterrupt, asyncio.CancelledError, FlowneerError):
         pass
-print([thread.name for thread in threading.enumerate() if thread is not threading.main_thread()])
+others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+for thread in others:
+    thread.join(5)
+print([thread.name for thread in others if thread.is_alive()])
 """
 
 
