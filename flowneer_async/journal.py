@@ -1,6 +1,6 @@
 """Keeping the versions of a run in a full store: the only caller of it while the run goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from flowneer_async.behind import Behind
@@ -71,15 +71,17 @@ class ChainJournal:
         await self._append([self._keyframe(step_index, path, fork_of)])
 
     async def record(self, index: int, path: str, state: object) -> None:
-        if self._kept[index]:
-            await self._keep(index, path, state)
-        else:
+        if not self._kept[index]:
             self._passed = index, path
+        elif (version := self._next(index, path, state)) is not None:
+            await self._save(version)
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         try:
             if self._passed is not None and status == "completed":
-                await self._keep(*self._passed, state)
+                version = self._next(*self._passed, state)
+                if version is not None:
+                    await self._save(version)
             if self._pending is not None:
                 await self._append([self._keyframe(*self._pending)])
             if self.behind is not None:
@@ -89,17 +91,17 @@ class ChainJournal:
             raise
         await self._store.release(self._lease, status, error)
 
-    async def _keep(self, index: int, path: str, state: object) -> None:
+    def _next(self, index: int, path: str, state: object) -> Version | None:
+        """The version to save after a step, if there is one."""
         diff = advance(self._mirror, self._shape, state, path)
         self._passed = None
         if self._plan.durability == "exit":
             self._pending = index, path
-        elif diff is not None or not self._plan.skip_unchanged:
-            version = self._version(diff, index, path)
-            if self.behind is None:
-                await self._store.append(self._lease, (version,))
-            else:
-                await self.behind.put(version)
+            return None
+        return None if diff is None and self._plan.skip_unchanged else self._version(diff, index, path)
+
+    def _save(self, version: Version) -> Awaitable[None]:
+        return self._store.append(self._lease, (version,)) if self.behind is None else self.behind.put(version)
 
     async def _append(self, versions: Sequence[Version]) -> None:
         await self._store.append(self._lease, versions)

@@ -1,9 +1,10 @@
 """The one loop: take the step, call it, hand the state to the journal."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from inspect import isawaitable
+from types import CoroutineType
 from typing import Any, Generic, TypeAlias, cast
 
 import anyio
@@ -147,7 +148,10 @@ class _Run:
 
 async def _called(task: Task[Any], state: object, run_id: str, attempt: int, deps: object) -> object:
     returned = task.call(state, Context(run_id, task.path, attempt, deps)) if task.wants_context else task.call(state)
-    return await returned if isawaitable(returned) else returned
+    if returned is None:
+        return None
+    kind: type = type(returned)  # asked first, for isawaitable takes as long as all the rest
+    return await cast(Awaitable[object], returned) if kind is CoroutineType or isawaitable(returned) else returned
 
 
 async def _beside(background: Work, work: Work) -> None:

@@ -18,6 +18,7 @@ from flowneer_async.versions import (
     Version,
     VersionedCheckpointEntry,
     resolved,
+    version_id,
 )
 
 Plain = dict[str, object]
@@ -79,9 +80,10 @@ class VersionStore(Protocol):
 
 def check_row(lease: Lease, versions: Sequence[Version]) -> None:
     """Are these versions of the owned run, one after the other? Raises VersionConflict; every store asks this first."""
-    for number, version in enumerate(versions):
-        if version.run_id != lease.run_id or version.seq != versions[0].seq + number:
-            raise VersionConflict(version.id, versions[number - 1].id if number else None)
+    seq = versions[0].seq if versions else 0
+    for number, version in enumerate(versions, seq):
+        if version.run_id != lease.run_id or version.seq != number:
+            raise VersionConflict(version.id, version_id(lease.run_id, number - 1) if number > seq else None)
 
 
 async def resolve(store: VersionStore, version: str) -> Snapshot[Plain]:

@@ -33,7 +33,7 @@ from flowneer_stores.connect import open_reader, open_writer
 from flowneer_stores.opened import Opened
 from flowneer_stores.owner import is_gone, this_owner
 from flowneer_stores.translate import translated
-from flowneer_stores.writer import Cell, Refused, Writer
+from flowneer_stores.writer import Refused, Writer
 
 
 class SqliteStore:
@@ -103,7 +103,8 @@ class SqliteStore:
         if not versions:
             return
         head = versions[0].seq - 1
-        rows = [_row(lease, head, version) for version in versions]
+        # What append.sql takes: the first three say whether the row fits, then its columns but for the run's id.
+        rows = [(lease.run_id, lease.epoch, head, *version[1:]) for version in versions]
         try:
             await self._writer.write(queries.APPEND, rows)
         except Refused:
@@ -228,11 +229,3 @@ class SqliteStore:
             return cast(list[tuple[Any, ...]], await reader.execute_fetchall(query, cast(Any, parameters)))
         except Exception as error:
             raise translated(error, str(self._path), "reading", self._timeout) from error
-
-
-def _row(lease: Lease, head: int, v: Version) -> tuple[Cell, ...]:
-    """What append.sql takes: the first of a row's columns say whether it fits."""
-    return (
-        *(lease.run_id, lease.epoch, head),
-        *(v.seq, v.base, v.fork_of, v.step_index, v.path, v.timestamp, v.body, v.parent_digest, v.digest),
-    )

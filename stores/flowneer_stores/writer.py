@@ -82,7 +82,7 @@ class Writer:
 
     def _call(self) -> None:
         """Call a hand where there is work for one."""
-        if self._is_due():
+        if not self._wake.is_set() and self._is_due():
             self._wake.set()
 
     def _is_due(self) -> bool:
