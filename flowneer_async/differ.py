@@ -18,6 +18,7 @@ from flowneer_async.state import Items, Shape
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 _SHORT = 64  # bytes: a text this short is stored whole, for a splice of it would be no shorter
 _SPLICE_HEAD = 24  # bytes that a splice costs beside its text
+_LONG = 128 * 1024  # bytes: shorter texts are copied, for orjson's own keep up to twice the room that they need
 _NOTHING = object()
 _EMPTY: dict[str, Any] = {}
 
@@ -182,8 +183,7 @@ class Mirror:
             tagged.discard(key)
         for key, change in changes.items():
             self.size += len(change.text) - len(texts.get(key, b""))
-            # An exact copy: orjson's own has up to twice the room that it needs.
-            texts[key] = bytes(memoryview(change.text))
+            texts[key] = change.text if len(change.text) > _LONG else bytes(memoryview(change.text))
             if change.tagged:
                 tagged.add(key)
             elif tagged:

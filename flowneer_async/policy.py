@@ -1,6 +1,5 @@
 """When to try again, and the outside world a run depends on: all pure, all passed in."""
 
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -48,7 +47,8 @@ def unix_ms() -> int:
 
 
 def _new_run_id() -> str:
-    return os.urandom(16).hex()
+    # A name, no secret: the random module's numbers will do, which it seeds anew in a forked process.
+    return f"{random.getrandbits(128):032x}"
 
 
 @dataclass(frozen=True, slots=True)
