@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, is_still_exact, plain_json
+from flowneer_async.encoding import JSON, Codec, has_tags, is_exact, is_exact_scalar, is_still_exact, plain_json
 from flowneer_async.errors import StateNotSerializable
+from flowneer_async.look import SCALARS
 from flowneer_async.splice import Splice, splice_between
 from flowneer_async.state import Items, Shape
 
-_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 _SHORT = 64  # bytes: a text this short is stored whole, for a splice of it would be no shorter
 _SPLICE_HEAD = 24  # bytes that a splice costs beside its text
 _LONG = 128 * 1024  # bytes: shorter texts are copied, for orjson's own keep up to twice the room that they need
@@ -158,6 +158,9 @@ class Mirror:
         if before is None:
             _check_key(key)
         text = plain_json(value)
+        if text is not None and len(text) <= _SHORT and is_exact_scalar(value, text):
+            # Short and simple, as most that changes is: nothing to look into, and nothing to splice.
+            return None if text == before else Change(text, None, False)
         if text is not None:
             # What stood behind a tag may be written without one now: then the old text is no measure of what is new.
             known = key not in self._tagged
@@ -189,7 +192,7 @@ class Mirror:
             elif tagged:
                 tagged.discard(key)
             value = items[key]
-            if type(value) in _IMMUTABLE:
+            if type(value) in SCALARS:
                 last[key] = value
             else:
                 last.pop(key, None)

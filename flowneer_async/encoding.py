@@ -12,14 +12,13 @@ from typing import TypeVar, cast
 import orjson
 
 from flowneer_async.errors import StateNotSerializable, StateTypeUnknown
-from flowneer_async.look import PLAIN, SMALL, is_plain, is_plain_within
+from flowneer_async.look import PLAIN, SCALARS, SMALL, is_plain, is_plain_within
 from flowneer_async.splice import Splice
 from flowneer_async.state import Items, Shape
 from flowneer_async.tags import READERS, SEQUENCES, SETS, WRITERS
 
 T = TypeVar("T")
 
-_SCALAR = PLAIN - {dict, list}
 
 _EXACT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _TAG = b'{"$'
@@ -44,8 +43,8 @@ def is_exact(value: object, text: bytes, cut: Splice | None, *, known: bool) -> 
 
     Where the text before was `known` to, only what `cut` has changed is looked at.
     """
-    if type(value) in _SCALAR:
-        return value is None or text != b"null"
+    if type(value) in SCALARS:
+        return is_exact_scalar(value, text)
     if cut is None or not known:
         return _TAG not in text and is_plain(value)
     end = cut.at + len(cut.text)
@@ -56,9 +55,14 @@ def is_exact(value: object, text: bytes, cut: Splice | None, *, known: bool) -> 
 
 def is_still_exact(value: object, text: bytes) -> bool:
     """The same of a value whose plain JSON, `text`, is what it was. What is long is not looked into again."""
-    if type(value) in _SCALAR:
-        return value is None or text != b"null"
+    if type(value) in SCALARS:
+        return is_exact_scalar(value, text)
     return type(value) in PLAIN and (len(text) > SMALL or is_plain(value))
+
+
+def is_exact_scalar(value: object, text: bytes) -> bool:
+    """The same of a value that nothing can be inside of: only NaN and the infinities are written as another thing."""
+    return type(value) in SCALARS and (value is None or text != b"null")
 
 
 class Codec:

@@ -20,6 +20,9 @@ PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 SMALL = 4096
 """Bytes of JSON up to which a look at every object costs less than a search."""
 
+SCALARS = PLAIN - {dict, list}
+"""Those of them that never change, and have nothing inside."""
+
 _WINDOWS = 32  # parts into which a search splits a container
 
 

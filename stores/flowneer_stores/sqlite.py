@@ -85,7 +85,9 @@ class SqliteStore:
     async def create(self, run: Run) -> Lease | None:
         steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
         row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, until, run.created, run.updated)
-        if run.run_id not in await self._writer.write(queries.CREATE, [row]):
+        try:
+            await self._writer.write(queries.CREATE, [row])
+        except Refused:
             return None
         return self._hold(Lease(run.run_id, 1))
 

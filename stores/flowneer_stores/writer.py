@@ -1,8 +1,9 @@
 """Group commit: what all runs have asked for meanwhile is written in one transaction.
 
 Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …)`. SQLite runs it in a transaction of
-its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another head) are left
-out by the statement, and the keys that it returns tell which; or they make it fail, and then each is tried alone.
+its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another head) make it
+fail, and then each is tried alone; or they are left out, and the keys that the statement returns tell which. The first
+is the faster way: with each row that is returned, the interpreter's lock changes hands.
 """
 
 import asyncio

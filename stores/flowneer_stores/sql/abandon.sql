@@ -4,4 +4,3 @@ SET owner = NULL, lease_until = 0, epoch = epoch + 1,
     last = COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = id), -1)
 FROM (VALUES {rows}) AS new
 WHERE owner = new.column1
-RETURNING run_id

@@ -1,7 +1,5 @@
--- New runs, each owned by who created it. Returns those whose id was free.
+-- New runs, each owned by who created it. An id that is taken stops it all.
 INSERT INTO flowneer_runs (run_id, flow, state_type, steps, status, epoch, owner, lease_until, created, updated)
 SELECT *
-FROM (VALUES {rows}) AS new
+FROM (VALUES {rows})
 WHERE column1 IS NOT NULL
-ON CONFLICT (run_id) DO NOTHING
-RETURNING run_id

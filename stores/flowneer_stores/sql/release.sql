@@ -5,4 +5,3 @@ SET status = new.column3, error = new.column4, updated = new.column5, owner = NU
     last = COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = id), -1)
 FROM (VALUES {rows}) AS new
 WHERE run_id = new.column1 AND epoch = new.column2
-RETURNING run_id
