@@ -121,7 +121,8 @@ class Mirror:
 
     def advance(self, items: Items) -> Diff | None:
         """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, taking nothing."""
-        texts, last, changes = self.texts, self._last, dict[str, Change]()
+        texts, last = self.texts, self._last
+        changes: dict[str, Change] = {}
         most = len(texts)
         for key, value in items.items():
             if last.get(key, _NOTHING) is value:
@@ -184,10 +185,10 @@ class Mirror:
             self.size -= len(texts.pop(key))
             last.pop(key, None)
             tagged.discard(key)
-        for key, change in changes.items():
-            self.size += len(change.text) - len(texts.get(key, b""))
-            texts[key] = change.text if len(change.text) > _LONG else bytes(memoryview(change.text))
-            if change.tagged:
+        for key, (text, _, is_tagged) in changes.items():
+            self.size += len(text) - len(texts.get(key, b""))
+            texts[key] = text if len(text) > _LONG else bytes(memoryview(text))
+            if is_tagged:
                 tagged.add(key)
             elif tagged:
                 tagged.discard(key)
