@@ -85,9 +85,7 @@ class SqliteStore:
     async def create(self, run: Run) -> Lease | None:
         steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
         row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, until, run.created, run.updated)
-        try:
-            await self._writer.write(queries.CREATE, [row])
-        except Refused:
+        if run.run_id not in await self._writer.write(queries.CREATE, [row]):
             return None
         return self._hold(Lease(run.run_id, 1))
 

@@ -1,9 +1,9 @@
 """Group commit: what all runs have asked for meanwhile is written in one transaction.
 
 Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …)`. SQLite runs it in a transaction of
-its own, and one hop to the connection's thread does it all. Rows that do not fit (a lost lease, another head) make it
-fail, and then each is tried alone; or they are left out, and the keys that the statement returns tell which. The first
-is the faster way: with each row that is returned, the interpreter's lock changes hands.
+its own, and one hop to the connection's thread does it all. Rows that do not fit are left out, and the keys that the
+statement returns tell which. An append, of which that is not to be expected, returns nothing, for with each row the
+interpreter's lock would change hands: a row that does not fit makes it fail, and then each is tried alone.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Writer:
         self._db, self._place, self._timeout = db, place, timeout
         self._queues: dict[str, deque[_Job]] = {statement: deque() for statement in _ORDER}
         self._queued = self._writing = 0
-        self._closing = False
+        self._closing = self._together = False
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._hands = [asyncio.create_task(self._work(), name=f"writer of {place}") for _ in range(2)]
@@ -61,9 +61,9 @@ class Writer:
             raise StoreClosed(self._place)
         job = _Job(statement, rows, self._loop.create_future())
         try:
-            if self._writing or self._queued:
+            if self._writing or self._queued or self._together:
                 self._put(job)
-            else:  # nobody writes: then the caller does, which saves two turns of the event loop
+            else:  # the only one that writes: then the caller does it, which saves two turns of the event loop
                 await self._write([job])
             return await job.done
         except asyncio.CancelledError:
@@ -100,6 +100,9 @@ class Writer:
                 while self._is_due():
                     group = self._take()
                     await self._write(group)
+                    if self._queued < _ENOUGH:
+                        # Runs that were just answered may have more to store: together with those that wait.
+                        await asyncio.sleep(0)
                 await self._wake.wait()
                 self._wake.clear()
         finally:
@@ -126,6 +129,7 @@ class Writer:
 
     async def _write(self, jobs: Sequence[_Job]) -> None:
         self._writing += 1
+        self._together = len(jobs) > 1
         try:
             await self._commit([job for job in jobs if not job.done.cancelled()])
         finally:
