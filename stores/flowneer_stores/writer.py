@@ -9,7 +9,7 @@ interpreter's lock would change hands: a row that does not fit makes it fail, an
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from typing import NamedTuple, TypeAlias
@@ -59,13 +59,11 @@ class Writer:
         """
         if self._closing:
             raise StoreClosed(self._place)
-        job = _Job(statement, rows, self._loop.create_future())
         try:
             if self._writing or self._queued or self._together:
-                self._put(job)
-            else:  # the only one that writes: then the caller does it, which saves two turns of the event loop
-                await self._write([job])
-            return await job.done
+                return await self._put(statement, rows)
+            # The only one that writes: then the caller does it itself, which saves two turns of the event loop.
+            return await self._write_alone(statement, rows)
         except asyncio.CancelledError:
             await complete(self._settle())
             raise
@@ -76,10 +74,22 @@ class Writer:
         self._wake.set()
         await asyncio.gather(*self._hands)
 
-    def _put(self, job: _Job) -> None:
-        self._queues[job.statement].append(job)
+    def _put(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> "asyncio.Future[frozenset[Cell]]":
+        job = _Job(statement, rows, self._loop.create_future())
+        self._queues[statement].append(job)
         self._queued += 1
         self._call()
+        return job.done
+
+    async def _write_alone(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
+        self._writing += 1
+        try:
+            return await self._execute(statement, rows)
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            self._writing -= 1
+            self._call()
 
     def _call(self) -> None:
         """Call a hand where there is work for one."""
@@ -140,22 +150,19 @@ class Writer:
         if not jobs:
             return
         try:
-            returned = await self._execute(jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs])))
+            keys = await self._execute(jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs])))
         except Exception as error:  # whatever it is, each caller has to hear of it
-            await self._alone(jobs, error)
+            await self._one_by_one(jobs, self._failure(error))
         else:
-            keys = frozenset(key for (key,) in returned)
             for job in jobs:
                 if not job.done.done():
                     job.done.set_result(keys)
 
-    async def _alone(self, jobs: Sequence[_Job], error: Exception) -> None:
+    async def _one_by_one(self, jobs: Sequence[_Job], failure: Exception) -> None:
         """A failed transaction is tried again job by job, so that a bad one fails alone.
 
         A locked file is no job's fault, and all of them have waited for it.
         """
-        refused = isinstance(error, sqlite3.IntegrityError)
-        failure = Refused() if refused else translated(error, self._place, "writing", self._timeout)
         if len(jobs) > 1 and not isinstance(failure, StoreBusy):
             for job in jobs:
                 await self._commit([] if job.done.cancelled() else [job])
@@ -164,12 +171,18 @@ class Writer:
             if not job.done.done():
                 job.done.set_exception(failure)
 
-    async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Iterable[tuple[Cell]]:
+    def _failure(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.IntegrityError):
+            return Refused()
+        return translated(error, self._place, "writing", self._timeout)
+
+    async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
         # Few sizes, so that SQLite finds each text prepared: a row of nothing but NULL fits nowhere.
-        size = 1 << (len(rows) - 1).bit_length()
-        nothing = (None,) * len(rows[0])
-        cells = list(chain.from_iterable([*rows, *[nothing] * (size - len(rows))]))
-        return await self._db.execute_fetchall(_sql(statement, len(nothing), size), cells)  # type: ignore[return-value]
+        columns, size = len(rows[0]), 1 << (len(rows) - 1).bit_length()
+        padding = [(None,) * columns] * (size - len(rows))
+        cells = list(chain.from_iterable([*rows, *padding]))
+        returned = await self._db.execute_fetchall(_sql(statement, columns, size), cells)
+        return frozenset([key for (key,) in returned])
 
 
 @cache
