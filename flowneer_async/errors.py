@@ -32,7 +32,14 @@ from collections.abc import Sequence
 
 
 class FlowneerError(Exception):
-    """The base of every error of this package."""
+    """The base of every error of this package. Made from its datum, and pickled with what it holds."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[FlowneerError], args: tuple[object, ...]) -> FlowneerError:
+    return kind.__new__(kind, *args)
 
 
 class DefinitionError(FlowneerError):

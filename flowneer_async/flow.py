@@ -41,13 +41,13 @@ class FlowBuilder(Generic[S]):
 
     @classmethod
     def extend(cls, plugins: Sequence[type]) -> type[Self]:
-        """A builder with the public methods of `plugins`, plain classes, as its own; raises PluginCollision."""
-        owners = dict.fromkeys(dir(cls), cls.__name__)
+        """A builder with the methods of `plugins`, plain classes, as its own; raises PluginCollision."""
+        owners = {name: (cls.__name__, value) for name, value in _own(cls)}
         for plugin in plugins:
-            for method in _public(plugin):
-                if method in owners:
-                    raise PluginCollision(plugin.__name__, method, owners[method])
-                owners[method] = f"plugin {plugin.__name__}"
+            for name, value in _own(plugin):
+                owner, known = owners.setdefault(name, (f"plugin {plugin.__name__}", value))
+                if known != value:
+                    raise PluginCollision(plugin.__name__, name, owner)
         extended: type[Self] = types.new_class(cls.__name__, (cls, *plugins))
         return extended
 
@@ -143,8 +143,9 @@ class FlowBuilder(Generic[S]):
         return new
 
 
-def _public(plugin: type) -> list[str]:
-    return [name for name in dir(plugin) if not name.startswith("_")]
+def _own(kind: type) -> list[tuple[str, object]]:
+    """What a class has by name, but for what every class has."""
+    return [(name, getattr(kind, name)) for name in dir(kind) if not (name.startswith("__") and name.endswith("__"))]
 
 
 def _sorted_out(store: object) -> tuple[VersionStore | None, VersionedCheckpointStore | None]:

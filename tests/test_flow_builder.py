@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from functools import partial
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import pytest
 
@@ -26,6 +26,7 @@ from flowneer_async import (
 from flowneer_stores import MemoryStore, SqliteStore
 
 State = dict[str, Any]
+T = TypeVar("T")
 
 
 async def first(state: State) -> None:
@@ -372,6 +373,26 @@ def test_two_methods_of_one_name_are_refused(plugins: list[type], plugin: str, m
     with pytest.raises(PluginCollision) as caught:
         FlowBuilder.extend(plugins)
     assert (caught.value.plugin, caught.value.method, caught.value.owner) == (plugin, method, owner)
+
+
+def test_a_private_helper_of_a_plugin_collides_too() -> None:
+    """Else the builder's own would silently be called in its place."""
+
+    class Helped:
+        def _with(self) -> None: ...
+
+    with pytest.raises(PluginCollision) as caught:
+        FlowBuilder.extend([Helped])
+    assert (caught.value.method, caught.value.owner) == ("_with", "FlowBuilder")
+
+
+def test_a_generic_plugin_does_not_collide() -> None:
+    """What every generic class has is nobody's method."""
+
+    class Loud(Generic[T]):
+        def louder(self) -> None: ...
+
+    assert hasattr(FlowBuilder.extend([Loud]), "louder")
 
 
 def test_a_plugin_of_a_plugin_collides_too() -> None:
