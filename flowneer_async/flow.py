@@ -42,12 +42,13 @@ class FlowBuilder(Generic[S]):
     @classmethod
     def extend(cls, plugins: Sequence[type]) -> type[Self]:
         """A builder with the methods of `plugins`, plain classes, as its own; raises PluginCollision."""
-        owners = {name: (cls.__name__, value) for name, value in _own(cls)}
+        ours = dict(_own(cls))
+        owners = dict.fromkeys(ours, cls.__name__)
         for plugin in plugins:
             for name, value in _own(plugin):
-                owner, known = owners.setdefault(name, (f"plugin {plugin.__name__}", value))
-                if known != value:
-                    raise PluginCollision(plugin.__name__, name, owner)
+                if name in owners and not (name in ours and ours[name] == value):
+                    raise PluginCollision(plugin.__name__, name, owners[name])
+                owners.setdefault(name, f"plugin {plugin.__name__}")
         extended: type[Self] = types.new_class(cls.__name__, (cls, *plugins))
         return extended
 
