@@ -9,12 +9,12 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Generic, Self, get_args
 
-from flowneer_async.errors import BadName, BadOption, BadStep, DuplicateName, PluginCollision, UnknownVersion
+from flowneer_async.errors import BadOption, BadStep, DuplicateName, PluginCollision, UnknownVersion
 from flowneer_async.plan import Durability, Plan
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Result, execute
 from flowneer_async.state import shape_of
-from flowneer_async.steps import D, Option, S, Step, new_task
+from flowneer_async.steps import D, Option, S, Step, check_name, new_task
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
 
 _WORLD = World()
@@ -33,8 +33,7 @@ class FlowBuilder(Generic[S]):
     """
 
     def __init__(self, name: str, state: type[S] | None = None) -> None:
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 200:
-            raise BadName("flow", name, "it is a printable text of 1 to 200 characters")
+        check_name("flow", name)
         if state is not None:
             shape_of(state)
         self._plan: Plan[S] = Plan(name, state)

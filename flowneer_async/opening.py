@@ -137,9 +137,10 @@ class Opening:
     async def _resume(self, store: VersionStore, version: str) -> Opened:
         """The head of a run goes on as that run; any other version, or another run id, is a fork."""
         run_id, seq = parse_version_id(version)
-        stored = await self._stored(store, self._checked(await store.read(run_id)), version)
-        if self._run_id in (None, run_id) and seq == stored.run.head:
+        run = self._checked(await store.read(run_id))
+        if self._run_id in (None, run_id) and seq == run.head:
             return await self._go_on(store, run_id, None)
+        stored = await self._stored(store, run, version)
         if self._run_id == run_id:
             raise BadName("fork", run_id, f"it is the run that {version!r} is of, and has gone on from there")
         return await self._begin(store, self._run_id or self._world.new_run_id(), stored)

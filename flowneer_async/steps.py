@@ -46,9 +46,15 @@ class Task(Generic[S]):
     retries: Option[int, S] = 0
     delay: Option[float | Backoff, S] = 0.0
     timeout: Option[float | None, S] = None
-
     is_plain: bool = True
     """No option is set: one attempt, without a limit."""
+
+
+def check_name(kind: str, name: object) -> str:
+    """The name of a flow or a step, or BadName."""
+    if isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME:
+        return name
+    raise BadName(kind, name, f"it is a printable text of 1 to {_LONGEST_NAME} characters")
 
 
 def check_option(name: str, value: object, shown: object) -> None:
@@ -87,9 +93,7 @@ def _checked_name(name: str | None, call: object) -> str:
     chosen = getattr(call, "__name__", None) if name is None else name
     if chosen == "<lambda>" or chosen is None:
         raise BadName("step", chosen, "a lambda, a partial or an object needs name=…, which a stored run is resumed by")
-    if not isinstance(chosen, str) or not chosen.isprintable() or not 0 < len(chosen) <= _LONGEST_NAME:
-        raise BadName("step", chosen, f"it is a printable text of 1 to {_LONGEST_NAME} characters")
-    return chosen
+    return check_name("step", chosen)
 
 
 def _wants_context(flow: str, call: object) -> bool:

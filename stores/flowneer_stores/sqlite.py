@@ -112,8 +112,7 @@ class SqliteStore:
 
     async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
         # First of all: should the write fail, this process may still claim the run anew.
-        if self._held.get(lease.run_id) == lease:
-            del self._held[lease.run_id]
+        self._drop(lease)
         await self._writer.write(queries.RELEASE, [(lease.run_id, lease.epoch, status, error, self._now())])
 
     async def read(self, run_id: str) -> Run:
@@ -182,18 +181,19 @@ class SqliteStore:
         """The heartbeat: keep the leases of this process's runs for as long as it lives."""
         while True:
             await self._sleep(self._lease / 3)
-            held = dict(self._held)
+            held = list(self._held.values())
             if not held:
                 continue
             until = self._until(self._now())
             with suppress(StoreError):  # tried again before the lease lapses
-                kept = await writer.write(queries.RENEW, [(each.run_id, each.epoch, until) for each in held.values()])
-                self._lose(held, kept)
+                kept = await writer.write(queries.RENEW, [(each.run_id, each.epoch, until) for each in held])
+                for lease in held:
+                    if lease.run_id not in kept:
+                        self._drop(lease)
 
-    def _lose(self, held: dict[str, Lease], kept: frozenset[Any]) -> None:
-        for run_id, lease in held.items():
-            if run_id not in kept and self._held.get(run_id) == lease:
-                del self._held[run_id]
+    def _drop(self, lease: Lease) -> None:
+        if self._held.get(lease.run_id) == lease:
+            del self._held[lease.run_id]
 
     def _hold(self, lease: Lease) -> Lease:
         self._held[lease.run_id] = lease
@@ -209,7 +209,7 @@ class SqliteStore:
     async def _refused(self, lease: Lease, version: Version) -> None:
         run = await self.read(lease.run_id)
         if run.epoch != lease.epoch:
-            self._lose({lease.run_id: lease}, frozenset())
+            self._drop(lease)
             raise Fenced(lease.run_id)
         raise VersionConflict(version.id, None if run.head < 0 else version_id(run.run_id, run.head))
 

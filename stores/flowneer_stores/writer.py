@@ -165,7 +165,8 @@ class Writer:
         """
         if len(jobs) > 1 and not isinstance(failure, StoreBusy):
             for job in jobs:
-                await self._commit([] if job.done.cancelled() else [job])
+                if not job.done.cancelled():
+                    await self._commit([job])
             return
         for job in jobs:
             if not job.done.done():
