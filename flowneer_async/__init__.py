@@ -39,7 +39,7 @@ from flowneer_async.flow import FlowBuilder
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Result
 from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
-from flowneer_async.versions import Run, Snapshot, Status, Version, VersionedCheckpointEntry
+from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, VersionedCheckpointEntry
 
 __all__ = [
     "Backoff",
@@ -67,6 +67,7 @@ __all__ = [
     "RunBusy",
     "RunError",
     "SchemaTooNew",
+    "Signal",
     "Snapshot",
     "StateError",
     "StateMissing",

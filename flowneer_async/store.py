@@ -1,8 +1,8 @@
-"""What a store is: two methods, or seven.
+"""What a store is: two methods, or nine.
 
 `VersionedCheckpointStore` is any object with `save` and `resolve`, sync or async: enough to keep the versions of runs
 and to resume from one of them. `VersionStore` is the full kind: it also knows runs, gives the right to write to one of
-them (its lease), and refuses whoever has lost it.
+them (its lease), refuses whoever has lost it, and keeps the signals that are sent to them.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -13,6 +13,7 @@ from flowneer_async.encoding import JSON
 from flowneer_async.errors import VersionConflict
 from flowneer_async.versions import (
     Run,
+    Signal,
     Snapshot,
     Status,
     Version,
@@ -49,8 +50,8 @@ class Lease:
 class VersionStore(Protocol):
     """The full kind of store. Each method is a transaction: done as a whole, or, cancelled or failed, not at all."""
 
-    async def create(self, run: Run) -> Lease | None:
-        """Store a new run and own it; None when its id is taken."""
+    async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
+        """Store a new run with its first versions, and own it; None when its id is taken; raises VersionConflict."""
         ...
 
     async def claim(self, run: Run) -> Lease:
@@ -77,13 +78,29 @@ class VersionStore(Protocol):
         """All versions of a run, in order; raises UnknownRun."""
         ...
 
+    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
+        """Keep a signal for a run, whoever owns it and however it stands; raises UnknownRun."""
+        ...
+
+    async def signals(self, run_id: str) -> Sequence[Signal]:
+        """All signals of a run, used or not, in order; raises UnknownRun."""
+        ...
+
 
 def check_row(lease: Lease, versions: Sequence[Version]) -> None:
     """Are these versions of the owned run, one after the other? Raises VersionConflict; every store asks this first."""
-    seq = versions[0].seq if versions else 0
+    _check_row(lease.run_id, versions, versions[0].seq if versions else 0)
+
+
+def check_first(run: Run, versions: Sequence[Version]) -> None:
+    """Are these the first versions of this new run, from number 0 on? The same for `create`."""
+    _check_row(run.run_id, versions, 0)
+
+
+def _check_row(run_id: str, versions: Sequence[Version], seq: int) -> None:
     for number, version in enumerate(versions, seq):
-        if version.run_id != lease.run_id or version.seq != number:
-            raise VersionConflict(version.id, version_id(lease.run_id, number - 1) if number > seq else None)
+        if version.run_id != run_id or version.seq != number:
+            raise VersionConflict(version.id, version_id(run_id, number - 1) if number > seq else None)
 
 
 async def resolve(store: VersionStore, version: str) -> Snapshot[Plain]:

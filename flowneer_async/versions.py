@@ -138,6 +138,21 @@ class Run:
     updated: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A message into run `run_id`, as a store keeps it.
+
+    `number` counts the signals of a run from 1, in the order they were stored. `payload` is JSON; `sent` is Unix time
+    in ms.
+    """
+
+    run_id: str
+    number: int
+    name: str
+    payload: bytes
+    sent: int
+
+
 class Head(NamedTuple):
     """The end of a chain, on which the next version builds; `weight` is what the rows after its keyframe cost."""
 

@@ -163,7 +163,7 @@ async def test_a_file_remembers_its_schema(path: Path) -> None:
     for _ in range(2):
         async with SqliteStore(path):
             pass
-        assert rows(path, "SELECT version FROM flowneer_schema") == [(1,)]
+        assert rows(path, "SELECT version FROM flowneer_schema") == [(2,)]
 
 
 async def test_a_newer_schema_is_left_alone(path: Path) -> None:
@@ -174,7 +174,7 @@ async def test_a_newer_schema_is_left_alone(path: Path) -> None:
     with pytest.raises(SchemaTooNew, match="upgrade") as caught:
         async with SqliteStore(path):
             pass
-    assert (caught.value.found, caught.value.known) == (99, 1)
+    assert (caught.value.found, caught.value.known) == (99, 2)
     assert rows(path, "SELECT version FROM flowneer_schema") == [(99,)]
 
 
@@ -211,7 +211,7 @@ async def test_tables_of_others_are_left_alone(path: Path) -> None:
     async with SqliteStore(path) as store:
         await counts(store, "r")
     assert rows(path, "SELECT x FROM mine") == [(7,)]
-    assert tables(path) == {"mine", "flowneer_runs", "flowneer_versions", "flowneer_schema"}
+    assert tables(path) == {"mine", "flowneer_runs", "flowneer_versions", "flowneer_signals", "flowneer_schema"}
 
 
 async def test_a_schema_is_there_as_a_whole_or_not_at_all(path: Path) -> None:

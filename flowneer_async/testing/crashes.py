@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.runner import Result
 from flowneer_async.store import Lease, VersionStore
-from flowneer_async.versions import Run, Status, Version
+from flowneer_async.versions import Run, Signal, Status, Version
 
 S = TypeVar("S")
 
@@ -17,7 +17,7 @@ class Crash(BaseException):
 
 
 class CrashingStore:
-    """Another store, used by a process that dies at append number `at` (from 1).
+    """Another store, used by a process that dies at append number `at` (from 1), where a create with versions is one.
 
     It dies before anything is stored, or, with `stored=True`, just after. From then on every method raises Crash. The
     leases of the dead process are given back at once, as the leases of one on the same host are.
@@ -29,10 +29,13 @@ class CrashingStore:
         self.crashed = False
         """Has it come to that?"""
 
-    async def create(self, run: Run) -> Lease | None:
-        lease = await self._alive.create(run)
+    async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
+        store, dies = self._alive, bool(versions) and self._is_last()
+        lease = None if dies and not self._stored else await store.create(run, versions)
         if lease is not None:
             self._leases[run.run_id] = lease
+        if dies:
+            await self._die()
         return lease
 
     async def claim(self, run: Run) -> Lease:
@@ -41,10 +44,10 @@ class CrashingStore:
         return lease
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
-        store, self._left = self._alive, self._left - 1
-        if self._left or self._stored:
+        store, dies = self._alive, self._is_last()
+        if not dies or self._stored:
             await store.append(lease, versions)
-        if not self._left:
+        if dies:
             await self._die()
 
     async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
@@ -59,11 +62,22 @@ class CrashingStore:
     async def versions(self, run_id: str) -> Sequence[Version]:
         return await self._alive.versions(run_id)
 
+    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
+        return await self._alive.send(run_id, name, payload)
+
+    async def signals(self, run_id: str) -> Sequence[Signal]:
+        return await self._alive.signals(run_id)
+
     @property
     def _alive(self) -> VersionStore:
         if self.crashed:
             raise Crash
         return self._store
+
+    def _is_last(self) -> bool:
+        """Count one more append: does the process die at it?"""
+        self._left -= 1
+        return not self._left
 
     async def _die(self) -> None:
         self.crashed = True

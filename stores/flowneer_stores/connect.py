@@ -128,7 +128,7 @@ async def _upgrade(db: aiosqlite.Connection, found: int, place: str) -> None:
     if found > known:
         raise SchemaTooNew(place, found, known)
     for script in queries.MIGRATIONS[found:]:
-        for statement in script.split(";\n"):
+        for statement in script.split(";\n\n"):
             await db.execute_fetchall(statement)
     if found < known:
         await db.execute_fetchall("DELETE FROM flowneer_schema")

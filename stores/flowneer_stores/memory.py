@@ -7,28 +7,30 @@ import anyio.lowlevel
 
 from flowneer_async.errors import Fenced, RunBusy, UnknownRun, UnknownVersion, VersionConflict
 from flowneer_async.policy import unix_ms
-from flowneer_async.store import Lease, Plain, check_row, resolve
-from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
+from flowneer_async.store import Lease, Plain, check_first, check_row, resolve
+from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, parse_version_id, version_id
 
 
 @dataclass(slots=True)
 class _Kept:
     run: Run
     versions: list[Version] = field(default_factory=list[Version])
+    signals: list[Signal] = field(default_factory=list[Signal])
 
 
 class MemoryStore:
-    """Keeps runs and versions until the process ends; all of them are immutable, so nothing is shared by mistake."""
+    """Keeps runs, versions and signals until the process ends; they are immutable: nothing is shared by mistake."""
 
     def __init__(self, *, now: Callable[[], int] = unix_ms) -> None:
         self._now = now
         self._kept: dict[str, _Kept] = {}
 
-    async def create(self, run: Run) -> Lease | None:
+    async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
         await anyio.lowlevel.checkpoint()
+        check_first(run, versions)
         if run.run_id in self._kept:
             return None
-        self._kept[run.run_id] = _Kept(replace(run, epoch=1, owner="this process"))
+        self._kept[run.run_id] = _Kept(replace(run, epoch=1, owner="this process"), list(versions))
         return Lease(run.run_id, 1)
 
     async def claim(self, run: Run) -> Lease:
@@ -74,6 +76,17 @@ class MemoryStore:
     async def versions(self, run_id: str) -> Sequence[Version]:
         await anyio.lowlevel.checkpoint()
         return tuple(self._of(run_id).versions)
+
+    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
+        await anyio.lowlevel.checkpoint()
+        signals = self._of(run_id).signals
+        signal = Signal(run_id, len(signals) + 1, name, payload, self._now())
+        signals.append(signal)
+        return signal
+
+    async def signals(self, run_id: str) -> Sequence[Signal]:
+        await anyio.lowlevel.checkpoint()
+        return tuple(self._of(run_id).signals)
 
     async def resolve(self, version: str) -> Snapshot[Plain]:
         """The state that a version stood for, as a plain dict."""

@@ -8,6 +8,7 @@ def _read(name: str) -> str:
 
 
 CREATE = _read("create.sql")
+START = _read("start.sql")
 CLAIM = _read("claim.sql")
 APPEND = _read("append.sql")
 RELEASE = _read("release.sql")
@@ -16,6 +17,8 @@ ABANDON = _read("abandon.sql")
 RUN = _read("run.sql")
 CHAIN = _read("chain.sql")
 VERSIONS = _read("versions.sql")
+SEND = _read("send.sql")
+SIGNALS = _read("signals.sql")
 
-MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1,))
+MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1, 2))
 """What brings a database from schema n to schema n + 1."""

@@ -26,8 +26,8 @@ from flowneer_async.errors import (
 )
 from flowneer_async.policy import unix_ms
 from flowneer_async.shield import complete, on_asyncio
-from flowneer_async.store import Lease, Plain, check_row, resolve
-from flowneer_async.versions import Run, Snapshot, Status, Version, parse_version_id, version_id
+from flowneer_async.store import Lease, Plain, check_first, check_row, resolve
+from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, parse_version_id, version_id
 from flowneer_stores import queries
 from flowneer_stores.connect import open_reader, open_writer
 from flowneer_stores.opened import Opened
@@ -37,7 +37,7 @@ from flowneer_stores.writer import Refused, Writer
 
 
 class SqliteStore:
-    """Runs and versions in one file, `path`, created with mode 0600: `async with SqliteStore(path) as store`.
+    """Runs, versions and signals in one file, `path`, created with mode 0600: `async with SqliteStore(path) as store`.
 
     Every version is synced to the disk (WAL, synchronous=FULL) before it is acknowledged; what all runs of this process
     have to store is committed together. `timeout` is how long, in seconds, to wait while another program keeps the file
@@ -82,10 +82,15 @@ class SqliteStore:
     ) -> None:
         await self._leave(self._opened_or_raise())
 
-    async def create(self, run: Run) -> Lease | None:
+    async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
+        check_first(run, versions)
         steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
         row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, until, run.created, run.updated)
-        if run.run_id not in await self._writer.write(queries.CREATE, [row]):
+        if versions:
+            stored = await self._writer.write(queries.START, [(*row, *version[1:]) for version in versions])
+        else:
+            stored = await self._writer.write(queries.CREATE, [row])
+        if run.run_id not in stored:
             return None
         return self._hold(Lease(run.run_id, 1))
 
@@ -137,6 +142,19 @@ class SqliteStore:
         if not rows:
             await self.read(run_id)
         return list(map(Version._make, rows))
+
+    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
+        sent = self._now()
+        numbers = await self._writer.write(queries.SEND, [(run_id, name, payload, sent)])
+        if run_id not in numbers:
+            raise UnknownRun(run_id)
+        return Signal(run_id, numbers[run_id], name, payload, sent)
+
+    async def signals(self, run_id: str) -> Sequence[Signal]:
+        rows = await self._fetch(queries.SIGNALS, (run_id,))
+        if not rows:
+            raise UnknownRun(run_id)
+        return [Signal(*row) for row in rows if row[1] is not None]
 
     async def resolve(self, version: str) -> Snapshot[Plain]:
         """The state that a version stood for, as a plain dict."""

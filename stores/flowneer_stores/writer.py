@@ -1,18 +1,19 @@
 """Group commit: what all runs have asked for meanwhile is written in one transaction.
 
 Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …)`. SQLite runs it in a transaction of
-its own, and one hop to the connection's thread does it all. Rows that do not fit are left out, and the keys that the
-statement returns tell which. An append, of which that is not to be expected, returns nothing, for with each row the
-interpreter's lock would change hands: a row that does not fit makes it fail, and then each is tried alone.
+its own, and one hop to the connection's thread does it all. Rows that do not fit are left out, and what the statement
+returns, for each of the others its run and a number, tells which. An append, of which that is not to be expected,
+returns nothing, for with each row the interpreter's lock would change hands: a row that does not fit makes it fail, and
+then each is tried alone.
 """
 
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import aiosqlite
 
@@ -22,9 +23,20 @@ from flowneer_stores import queries
 from flowneer_stores.translate import translated
 
 Cell: TypeAlias = str | int | bytes | None
+Returned: TypeAlias = Mapping[str, int]
+"""What a statement returned: of each run that its rows fit, a number, which is its epoch or that of its signal."""
 
 # What runs ask for first of all is done first: they exist before they are written to, and end before they are claimed.
-_ORDER = (queries.CREATE, queries.APPEND, queries.RENEW, queries.RELEASE, queries.CLAIM, queries.ABANDON)
+_ORDER = (
+    queries.CREATE,
+    queries.START,
+    queries.APPEND,
+    queries.SEND,
+    queries.RENEW,
+    queries.RELEASE,
+    queries.CLAIM,
+    queries.ABANDON,
+)
 _MOST_ROWS = 128
 # Of so many jobs that wait, some go into a transaction of their own: while it is committed, the runs of the other work.
 _ENOUGH = 64
@@ -37,7 +49,7 @@ class Refused(Exception):
 class _Job(NamedTuple):
     statement: str
     rows: Sequence[tuple[Cell, ...]]
-    done: "asyncio.Future[frozenset[Cell]]"
+    done: "asyncio.Future[Returned]"
 
 
 class Writer:
@@ -52,8 +64,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._hands = [asyncio.create_task(self._work(), name=f"writer of {place}") for _ in range(2)]
 
-    async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
-        """Commit rows of one statement, and give the keys that it returned; raises Refused, or a StoreError.
+    async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
+        """Commit rows of one statement, and give what it returned; raises Refused, or a StoreError.
 
         Cancelled, it waits until the rows are stored as a whole or not at all, and then raises the cancellation.
         """
@@ -74,14 +86,14 @@ class Writer:
         self._wake.set()
         await asyncio.gather(*self._hands)
 
-    def _put(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> "asyncio.Future[frozenset[Cell]]":
+    def _put(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> "asyncio.Future[Returned]":
         job = _Job(statement, rows, self._loop.create_future())
         self._queues[statement].append(job)
         self._queued += 1
         self._call()
         return job.done
 
-    async def _write_alone(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
+    async def _write_alone(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
         self._writing += 1
         try:
             return await self._execute(statement, rows)
@@ -124,7 +136,7 @@ class Writer:
                     job.done.set_exception(StoreClosed(self._place))
 
     def _take(self) -> Sequence[_Job]:
-        """Jobs for one transaction: never two of one run, so that a key which comes back is one job's alone."""
+        """Jobs for one transaction: never two of one run, so that what comes back of a run is one job's alone."""
         queue = next(queue for queue in self._queues.values() if queue)
         group: list[_Job] = []
         runs: set[Cell] = set()
@@ -150,13 +162,13 @@ class Writer:
         if not jobs:
             return
         try:
-            keys = await self._execute(jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs])))
+            returned = await self._execute(jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs])))
         except Exception as error:  # whatever it is, each caller has to hear of it
             await self._one_by_one(jobs, self._failure(error))
         else:
             for job in jobs:
                 if not job.done.done():
-                    job.done.set_result(keys)
+                    job.done.set_result(returned)
 
     async def _one_by_one(self, jobs: Sequence[_Job], failure: Exception) -> None:
         """A failed transaction is tried again job by job, so that a bad one fails alone.
@@ -177,13 +189,13 @@ class Writer:
             return Refused()
         return translated(error, self._place, "writing", self._timeout)
 
-    async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> frozenset[Cell]:
+    async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
         # Few sizes, so that SQLite finds each text prepared: a row of nothing but NULL fits nowhere.
         columns, size = len(rows[0]), 1 << (len(rows) - 1).bit_length()
         padding = [(None,) * columns] * (size - len(rows))
         cells = list(chain.from_iterable([*rows, *padding]))
         returned = await self._db.execute_fetchall(_sql(statement, columns, size), cells)
-        return frozenset([key for (key,) in returned])
+        return dict(cast(Iterable[tuple[str, int]], returned))
 
 
 @cache

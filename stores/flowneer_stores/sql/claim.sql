@@ -6,4 +6,4 @@ FROM (VALUES {rows}) AS new
 WHERE run_id = new.column1
   AND epoch = new.column2
   AND (owner IS NULL OR lease_until <= new.column6 OR owner = new.column7)
-RETURNING run_id
+RETURNING run_id, epoch

@@ -4,4 +4,4 @@ SELECT *
 FROM (VALUES {rows})
 WHERE column1 IS NOT NULL
 ON CONFLICT (run_id) DO NOTHING
-RETURNING run_id
+RETURNING run_id, epoch

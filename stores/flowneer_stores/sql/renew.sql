@@ -3,4 +3,4 @@ UPDATE flowneer_runs
 SET lease_until = new.column3
 FROM (VALUES {rows}) AS new
 WHERE run_id = new.column1 AND epoch = new.column2
-RETURNING run_id
+RETURNING run_id, epoch
