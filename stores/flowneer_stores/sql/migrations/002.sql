@@ -15,15 +15,21 @@ SELECT run_id, flow, state_type, steps, status, epoch, owner, lease_until, creat
 FROM flowneer_runs AS runs
 CROSS JOIN flowneer_versions AS versions ON versions.run = runs.id;
 
--- Version 0 brings its run along.
-CREATE TRIGGER flowneer_start INSTEAD OF INSERT ON flowneer_chains
+-- The root brings its run along.
+CREATE TRIGGER flowneer_chains_root INSTEAD OF INSERT ON flowneer_chains WHEN NEW.seq = 0
 BEGIN
     INSERT INTO flowneer_runs (run_id, flow, state_type, steps, status, epoch, owner, lease_until, created, updated)
-    SELECT NEW.run_id, NEW.flow, NEW.state_type, NEW.steps, NEW.status, NEW.epoch, NEW.owner, NEW.lease_until,
-           NEW.created, NEW.updated
-    WHERE NEW.seq = 0;
+    VALUES (NEW.run_id, NEW.flow, NEW.state_type, NEW.steps, NEW.status, NEW.epoch, NEW.owner, NEW.lease_until,
+            NEW.created, NEW.updated);
     INSERT INTO flowneer_versions (run, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
-    SELECT id, NEW.seq, NEW.base, NEW.fork_of, NEW.step_index, NEW.path, NEW.timestamp, NEW.body, NEW.parent_digest,
-           NEW.digest
+    VALUES (last_insert_rowid(), NEW.seq, NEW.base, NEW.fork_of, NEW.step_index, NEW.path, NEW.timestamp, NEW.body,
+            NEW.parent_digest, NEW.digest);
+END;
+
+CREATE TRIGGER flowneer_chains_next INSTEAD OF INSERT ON flowneer_chains WHEN NEW.seq > 0
+BEGIN
+    INSERT INTO flowneer_versions (run, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
+    SELECT id, NEW.seq, NEW.base, NEW.fork_of, NEW.step_index, NEW.path, NEW.timestamp, NEW.body,
+           NEW.parent_digest, NEW.digest
     FROM flowneer_runs WHERE run_id = NEW.run_id;
 END;
