@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import flowneer_stores.sqlite
-from flowneer_async import BadOption, NotADatabase, SchemaTooNew, StoreClosed, StoreFailed
+from flowneer_async import BadOption, NotADatabase, Run, SchemaTooNew, Signal, StoreClosed, StoreFailed
 from flowneer_async.store import resolve
 from flowneer_stores import SqliteStore
 from tests.support.counting import counts, sidecars
@@ -134,7 +134,7 @@ async def test_a_store_is_used_while_it_is_open(path: Path) -> None:
         await counts(store, "r")
     async with store:
         await counts(store, "r")
-    for use in (store.read("r"), store.chain("r@1"), store.versions("r"), counts(store, "s")):
+    for use in (store.read("r"), store.chain("r@1"), store.versions("r"), store.signals("r"), counts(store, "s")):
         with pytest.raises(StoreClosed, match="async with"):
             await use
     with pytest.raises(StoreClosed):
@@ -156,6 +156,19 @@ async def test_an_open_store_is_not_opened_twice(path: Path) -> None:
         with pytest.raises(StoreFailed, match="open already"):
             await store.__aenter__()
         await counts(store, "r")
+
+
+async def test_signals_are_there_when_a_file_is_opened_again(path: Path) -> None:
+    """What was sent before is read, and what is sent now is numbered after it."""
+    sent: list[Signal] = []
+    for name in ("one", "two", "three"):
+        async with SqliteStore(path) as store:
+            await store.create(Run("r", "counting", "dict", ()))
+            assert list(await store.signals("r")) == sent
+            sent.append(await store.send("r", name, bytes(range(256))))
+    async with SqliteStore(path) as store:
+        assert list(await store.signals("r")) == sent
+    assert [signal.number for signal in sent] == [1, 2, 3]
 
 
 async def test_a_file_remembers_its_schema(path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 # Before they are imported: so a failed assertion of the contract shows its values in your tests, as one of your own.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("cancelling", "flows", "reading", "runs", "writing"))
+    *(f"{__name__}.{part}" for part in ("cancelling", "flows", "reading", "runs", "signals", "writing"))
 )
 
 from flowneer_async.testing.contract import StoreContract  # noqa: E402

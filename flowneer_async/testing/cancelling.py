@@ -11,7 +11,7 @@ import pytest
 from flowneer_async.errors import UnknownRun
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.store import Lease, VersionStore, resolve
-from flowneer_async.testing.chains import new_run, owned
+from flowneer_async.testing.chains import counting, new_run, owned
 
 _TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 50, 200)
 """Turns of the event loop after which to cancel: at every await of a method, and while another thread works for it."""
@@ -67,6 +67,16 @@ class CancellingContract:
             if lease is None:
                 await store.claim(await store.read(run_id))
 
+    async def test_create_with_versions(self, store: VersionStore, cancel: Cancel) -> None:
+        """A run that was stored has its first versions, all of them, and whoever takes it goes on after them."""
+        for turns in _TURNS:
+            run, versions = new_run(f"run-{turns}"), counting(f"run-{turns}", 4)
+            lease = await cancel(store.create(run, versions[:3]), turns) or await store.create(run, versions[:3])
+            if lease is None:
+                lease = await store.claim(await store.read(run.run_id))
+            assert list(await store.versions(run.run_id)) == versions[:3]
+            await store.append(cast(Lease, lease), versions[3:])
+
     async def test_claim(self, store: VersionStore, cancel: Cancel) -> None:
         """A lease that was taken for nobody does not lock others out."""
         for turns in _TURNS:
@@ -97,11 +107,21 @@ class CancellingContract:
             await store.release(run.lease, "failed", "why")
             assert (await store.read(f"run-{turns}")).status == "failed"
 
+    async def test_send(self, store: VersionStore, cancel: Cancel) -> None:
+        """A signal is kept as it was sent, or not at all, and the next one has the next number."""
+        await store.create(new_run())
+        for turns in _TURNS:
+            before = list(await store.signals("run"))
+            await cancel(store.send("run", "go", b"%d" % turns), turns)
+            added = list(await store.signals("run"))[len(before) :]
+            assert [(signal.name, signal.payload) for signal in added] in ([], [("go", b"%d" % turns)])
+            assert (await store.send("run", "next", b"1")).number == len(before) + len(added) + 1
+
     async def test_reading(self, store: VersionStore, cancel: Cancel) -> None:
         """A read that was given up does not disturb the next one."""
         run = await owned(store, stored=6)
         for turns in _TURNS:
-            for reading in (store.read("run"), store.chain("run@5"), store.versions("run")):
+            for reading in (store.read("run"), store.chain("run@5"), store.versions("run"), store.signals("run")):
                 await cancel(reading, turns)
             assert list(await store.chain("run@5")) == run.versions
 

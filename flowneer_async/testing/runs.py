@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from flowneer_async.errors import RunBusy, StoreError, UnknownRun
+from flowneer_async.errors import RunBusy, StoreError, UnknownRun, VersionConflict
 from flowneer_async.store import Lease, VersionStore
-from flowneer_async.testing.chains import EARLY, new_run, owned
+from flowneer_async.testing.chains import EARLY, body_of, chain_of, counting, new_run, owned
 from flowneer_async.versions import Status
 
 
@@ -39,6 +39,86 @@ class RunsContract:
         """An id that two ask for in the same moment is given to one."""
         leases = await asyncio.gather(*(store.create(new_run()) for _ in range(5)))
         assert sum(lease is not None for lease in leases) == 1
+
+    async def test_a_run_is_created_with_its_first_versions(self, store: VersionStore) -> None:
+        """One or many are there as soon as the run is, and the owner goes on after them."""
+        for length in (1, 3, 500):
+            run, versions = new_run(f"run-{length}"), counting(f"run-{length}", length + 1)
+            lease = await store.create(run, versions[:length])
+            assert lease is not None
+            assert lease == Lease(run.run_id, 1)
+            read = await store.read(run.run_id)
+            assert replace(read, owner=None, updated=EARLY) == replace(run, epoch=1, head=length - 1)
+            assert read.owner is not None
+            assert list(await store.versions(run.run_id)) == versions[:length]
+            assert list(await store.chain(f"{run.run_id}@0")) == versions[:1]
+            await store.append(lease, versions[length:])
+            assert list(await store.versions(run.run_id)) == versions
+
+    async def test_every_field_of_a_first_version_is_kept(self, store: VersionStore) -> None:
+        """The root of a fork, any byte, great numbers: all come back."""
+        (root,) = chain_of("run", [bytes(range(256))])
+        root = root._replace(fork_of="other@7", path="ü'[12]/a\"b%", step_index=10**6, timestamp=2**53)
+        await store.create(new_run(), [root])
+        assert list(await store.versions("run")) == [root]
+
+    @pytest.mark.parametrize("order", [(1,), (1, 2), (0, 2), (0, 0), (1, 0), (0, 1, 3)])
+    async def test_a_run_is_not_created_with_versions_that_do_not_fit(
+        self, store: VersionStore, order: tuple[int, ...]
+    ) -> None:
+        """Its first versions begin with the root and follow each other, or neither they nor the run are stored."""
+        versions = counting("run", 4)
+        with pytest.raises(VersionConflict):
+            await store.create(new_run(), [versions[seq] for seq in order])
+        with pytest.raises(UnknownRun):
+            await store.read("run")
+        assert await store.create(new_run(), versions) is not None
+
+    async def test_a_run_is_not_created_with_versions_of_another(self, store: VersionStore) -> None:
+        """The first versions of a run bear its id."""
+        with pytest.raises(VersionConflict):
+            await store.create(new_run(), counting("other", 1))
+        for run_id in ("run", "other"):
+            with pytest.raises(UnknownRun):
+                await store.read(run_id)
+
+    @pytest.mark.parametrize("stored", [0, 1, 2])
+    async def test_versions_for_a_taken_id_are_not_stored(self, store: VersionStore, stored: int) -> None:
+        """Whoever comes second with versions gets no lease, and changes nothing, even where there are none yet."""
+        run = await owned(store, stored=stored)
+        before = await store.read("run")
+        assert await store.create(new_run(), chain_of("run", [body_of(n=7), b""])) is None
+        assert await store.read("run") == before
+        assert list(await store.versions("run")) == run.versions[:stored]
+
+    async def test_of_two_that_create_a_run_with_versions_at_once_one_does(self, store: VersionStore) -> None:
+        """The versions of two never mix: all are those of the one who owns the run."""
+        chains = [chain_of("run", [body_of(n=number), b"", b""][: number % 3 + 1]) for number in range(6)]
+        leases = await asyncio.gather(*(store.create(new_run(), chain) for chain in chains))
+        (winner,) = [number for number, lease in enumerate(leases) if lease is not None]
+        assert list(await store.versions("run")) == chains[winner]
+
+    async def test_a_bad_create_fails_alone(self, store: VersionStore) -> None:
+        """Of many runs created at once, those that are new are stored, those that are wrong or taken are told."""
+        await owned(store, "run-1", stored=0)
+        chains = [counting(f"run-{number}", 1 + number % 3) for number in range(9)]
+        chains[2] = chains[2][1:]
+        done = await asyncio.gather(
+            *(store.create(new_run(f"run-{number}"), chain) for number, chain in enumerate(chains)),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in done] == [Lease, type(None), VersionConflict, *[Lease] * 6]
+        for number in (0, *range(3, 9)):
+            assert list(await store.versions(f"run-{number}")) == chains[number]
+        assert list(await store.versions("run-1")) == []
+
+    async def test_first_versions_may_be_changed_afterwards(self, store: VersionStore) -> None:
+        """A store keeps the versions it was given, not the caller's list of them."""
+        versions = counting("run", 2)
+        passed = list(versions)
+        await store.create(new_run(), passed)
+        passed.clear()
+        assert list(await store.versions("run")) == versions
 
     async def test_the_longest_run_id_and_no_steps_are_kept(self, store: VersionStore) -> None:
         """128 characters are an id like any other, and an empty list of steps is one."""

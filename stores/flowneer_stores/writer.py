@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 import aiosqlite
 
-from flowneer_async.errors import StoreBusy, StoreClosed
+from flowneer_async.errors import StoreBusy, StoreClosed, StoreFailed
 from flowneer_async.shield import complete
 from flowneer_stores import queries
 from flowneer_stores.translate import translated
@@ -42,7 +42,7 @@ _MOST_ROWS = 128
 _ENOUGH = 64
 
 
-class Refused(Exception):
+class Refused(StoreFailed):
     """The rows do not fit what is stored."""
 
 
@@ -186,7 +186,7 @@ class Writer:
 
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.IntegrityError):
-            return Refused()
+            return Refused(self._place, "writing", str(error))
         return translated(error, self._place, "writing", self._timeout)
 
     async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:

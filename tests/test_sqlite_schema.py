@@ -1,0 +1,117 @@
+"""Files of earlier releases, which are brought to the schema of this one when they are opened.
+
+`data/schema-N.sql` is what a release of schema N stored, as SQLite's own dump: a finished run and one that failed.
+"""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from flowneer_async import SchemaTooNew, StoreFailed
+from flowneer_async.testing.chains import chain_of, new_run
+from flowneer_stores import SqliteStore
+from tests.support.chains import stored_states
+
+DATA = Path(__file__).parent / "data"
+FIRST = [{"text": "hello", "n": 0}, {"text": "hello, wörld", "n": 0}, {"text": "hello, wörld", "n": 1}]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of schema 1."""
+    path = tmp_path / "runs.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript((DATA / "schema-1.sql").read_text("utf-8"))
+    return path
+
+
+def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """What another connection sees, or does."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        return db.execute(sql).fetchall()
+
+
+def schema(path: Path) -> list[tuple[object, ...]]:
+    return rows(path, "SELECT type, name, sql FROM sqlite_master ORDER BY name")
+
+
+async def check_first(store: SqliteStore) -> None:
+    """What the earlier release stored is there, and can be read."""
+    done, failed = await store.read("done"), await store.read("failed")
+    assert (done.status, done.head, done.steps) == ("completed", 2, ("greet", "count"))
+    assert (failed.status, failed.head, failed.error) == (
+        "failed", 1, "step 'count' of run 'failed' failed with ValueError",
+    )  # fmt: skip
+    assert await stored_states(store, "done") == FIRST
+    assert await stored_states(store, "failed") == FIRST[:2]
+
+
+async def test_what_an_earlier_release_stored_is_kept(path: Path) -> None:
+    """Runs and versions stay as they are, however often the file is opened."""
+    for _ in range(2):
+        async with SqliteStore(path) as store:
+            await check_first(store)
+    assert rows(path, "SELECT version FROM flowneer_schema") == [(2,)]
+
+
+async def test_runs_of_an_earlier_release_can_do_all_that_new_ones_can(path: Path) -> None:
+    """They take signals, and go on."""
+    async with SqliteStore(path) as store:
+        assert list(await store.signals("done")) == []
+        sent = [await store.send(run_id, "go", b"1") for run_id in ("done", "failed", "failed")]
+        assert [signal.number for signal in sent] == [1, 1, 2]
+        assert list(await store.signals("failed")) == sent[1:]
+        lease = await store.claim(await store.read("failed"))
+        (*_, last) = chain_of("failed", [b"", b"", b""])
+        await store.append(lease, [last])
+        assert (await store.read("failed")).head == 2
+        assert await store.create(new_run(), chain_of("run", [b"", b""])) is not None
+        assert (await store.read("run")).head == 1
+
+
+async def test_an_earlier_file_gets_the_schema_of_a_new_one(path: Path, tmp_path: Path) -> None:
+    """It makes no difference with which release a file began."""
+    for file in (path, tmp_path / "new.db"):
+        async with SqliteStore(file):
+            pass
+    assert schema(path) == schema(tmp_path / "new.db")
+
+
+async def test_a_migration_is_done_as_a_whole_or_not_at_all(path: Path) -> None:
+    """Where a part of it fails, the file stays as it was, and can be opened once the reason is gone."""
+    rows(path, "CREATE VIEW flowneer_chains AS SELECT 7")
+    before = schema(path)
+    with pytest.raises(StoreFailed, match="already exists"):
+        async with SqliteStore(path):
+            pass
+    assert (schema(path), rows(path, "SELECT version FROM flowneer_schema")) == (before, [(1,)])
+    rows(path, "DROP VIEW flowneer_chains")
+    async with SqliteStore(path) as store:
+        await check_first(store)
+
+
+async def test_of_two_stores_that_open_an_earlier_file_one_migrates_it(path: Path) -> None:
+    """The other waits, and finds it done."""
+
+    async def use() -> None:
+        async with SqliteStore(path) as store:
+            await check_first(store)
+            await store.send("done", "go", b"1")
+
+    await asyncio.gather(*(use() for _ in range(4)))
+    assert rows(path, "SELECT version FROM flowneer_schema") == [(2,)]
+    assert rows(path, "SELECT number FROM flowneer_signals") == [(1,), (2,), (3,), (4,)]
+
+
+async def test_a_migrated_file_is_too_new_for_the_release_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and does not write to it."""
+    async with SqliteStore(path):
+        pass
+    monkeypatch.setattr("flowneer_stores.queries.MIGRATIONS", ("",))
+    with pytest.raises(SchemaTooNew, match="upgrade") as caught:
+        async with SqliteStore(path):
+            pass
+    assert (caught.value.found, caught.value.known) == (2, 1)
