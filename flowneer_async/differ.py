@@ -119,6 +119,17 @@ class Mirror:
         # The very objects that were written, where these cannot change: the same one needs no second look.
         self._last: dict[str, object] = {}
 
+    def fork(self) -> "Mirror":
+        """A mirror of its own with the same texts; copies none of them."""
+        fork = Mirror(self._codec)
+        fork.texts, fork.size = dict(self.texts), self.size
+        fork._tagged, fork._last = set(self._tagged), dict(self._last)
+        return fork
+
+    def hold(self, key: str, value: object) -> None:
+        """Let `value`, an object that never changes, stand for the text of `key`: it is not looked at from now on."""
+        self._last[key] = value
+
     def advance(self, items: Items) -> Diff | None:
         """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, taking nothing."""
         texts, last = self.texts, self._last
@@ -151,7 +162,7 @@ class Mirror:
         for key in [key for key in items if key not in self.texts]:
             shape.remove(state, key)
         for key, text in self.texts.items():
-            if key not in items or self._differs(key, items[key]):
+            if key not in items or self._differs(key, items[key], text):
                 shape.write(state, key, self._codec.load(text))
 
     def _change(self, key: str, value: object, before: bytes | None) -> Change | None:
@@ -173,9 +184,11 @@ class Mirror:
         exact = self._codec.tagged_json(value, f"$.{key}")
         return None if exact == before else Change(exact, _cut(before, exact), has_tags(exact))
 
-    def _differs(self, key: str, value: object) -> bool:
+    def _differs(self, key: str, value: object, text: bytes) -> bool:
+        if self._last.get(key, _NOTHING) is value:
+            return False
         try:
-            return self._change(key, value, self.texts.get(key)) is not None
+            return self._change(key, value, text) is not None
         except StateNotSerializable:
             return True
 
