@@ -14,6 +14,8 @@
     ├── RunError                     a run that cannot start, go on or finish
     │   ├── FlowError                a step failed
     │   ├── StepReturned             a step returned a value instead of changing the state
+    │   ├── MergeConflict            lanes that changed one key, and nothing says what becomes of it
+    │   ├── CannotReduce             a reducer that was given values that it is not for
     │   ├── StateMissing             a run that has no stored state was started without one
     │   ├── RunBusy                  another owner works on this run
     │   ├── Fenced                   another owner has taken this run over
@@ -141,6 +143,29 @@ class StepReturned(RunError):
             "a step changes the state it is given in place, and returns None"
         )
         self.step, self.run_id, self.value_type = step, run_id, value_type
+
+
+class MergeConflict(RunError):
+    """Several `lanes` of `step` changed `key`, each in another way; those in `removed` removed it."""
+
+    def __init__(self, step: str, key: str, lanes: Sequence[str], removed: Sequence[str] = ()) -> None:
+        gone = frozenset(removed)
+        changed = _listed([lane for lane in lanes if lane not in gone])
+        if removed:
+            what = f"removed key {key!r}, which {changed} changed: let all of them remove it, or none"
+        else:
+            what = f"each made something else of key {key!r}: say how to merge it, reducer={{{key!r}: …}}"
+        super().__init__(f"lanes {_listed(removed) if removed else changed} of step {step!r} {what}")
+        self.step, self.key, self.lanes, self.removed = step, key, tuple(lanes), tuple(removed)
+
+
+class CannotReduce(RunError):
+    """Reducer `reducer` cannot merge what lanes of `step` made of `key` (None where it was called by hand)."""
+
+    def __init__(self, reducer: str, reason: str, *, step: str | None = None, key: str | None = None) -> None:
+        where = "" if key is None else f" what lanes of step {step!r} made of key {key!r}"
+        super().__init__(f"reducer {reducer!r} cannot merge{where}: {reason}")
+        self.reducer, self.reason, self.step, self.key = reducer, reason, step, key
 
 
 class StateMissing(RunError):
