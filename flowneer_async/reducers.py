@@ -91,7 +91,7 @@ def _sum(before: Any, moved: list[Any]) -> object:
 
 def _union(before: Any, moved: list[Any]) -> object:
     if isinstance(moved[0], dict):
-        return dict(_union_of_pairs(before or {}, moved))
+        return _union_of_pairs(before or {}, moved)
     kind = cast(Callable[[Any], object], type(moved[0]))
     return kind(_union_of_items(before or (), moved))
 
@@ -109,25 +109,21 @@ def _union_of_items(before: Iterable[object], moved: Iterable[Iterable[object]])
     return [*(item for identity, item in old if identity in kept), *added.values()]
 
 
-def _union_of_pairs(
-    before: dict[object, object], moved: Iterable[dict[object, object]]
-) -> Iterable[tuple[object, object]]:
-    old = {_identity(key): _identity(item) for key, item in before.items()}
-    result = {_identity(key): (key, item) for key, item in before.items()}
-    removable = set(old)
+def _union_of_pairs(before: dict[object, object], moved: Iterable[dict[object, object]]) -> dict[object, object]:
+    old = {key: _identity(item) for key, item in before.items()}
+    result, removable = dict(before), set(before)
     for value in moved:
-        pairs = {_identity(key): (key, item) for key, item in value.items()}
         # Only keys that are still there: each is looked for in vain but once.
-        for identity in [identity for identity in removable if identity not in pairs]:
-            removable.discard(identity)
-            del result[identity]
-        for identity, pair in pairs.items():
-            if identity not in old:
-                result[identity] = pair
-            elif _identity(pair[1]) != old[identity]:
-                result[identity] = pair
-                removable.add(identity)
-    return result.values()
+        for key in [key for key in removable if key not in value]:
+            removable.discard(key)
+            del result[key]
+        for key, item in value.items():
+            if key not in old:
+                result[key] = item
+            elif _identity(item) != old[key]:
+                result[key] = item
+                removable.add(key)
+    return result
 
 
 def _moved(before: object, values: Sequence[object]) -> list[object]:
