@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias, cast
 
-from flowneer_async.cursor import quoted
+from flowneer_async.cursor import ERROR, quoted
 from flowneer_async.steps import Body, Branch, Node, Parallel, parts
 
 Kind: TypeAlias = Literal["task", "sub", "branch", "loop", "batch", "parallel", "anchor", "sleep", "wait"]
-
-ON_ERROR = "@error"
-"""The frame that the steps of an `on_error` body stand under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ def places(inner: Inner) -> Iterator[Place]:
         for each in inners(path, node):
             yield from places(each)
     if inner.body.on_error is not None:
-        yield from places(Inner(beneath(inner.path, ON_ERROR), inner.body.on_error, lane=inner.lane))
+        yield from places(Inner(beneath(inner.path, ERROR.name), inner.body.on_error, lane=inner.lane))
 
 
 def paths(body: Body[Any]) -> tuple[str, ...]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NotRequired, TypeAlias, TypedDict, Union, cast, get_origin
 
+from flowneer_async.cursor import ERROR
 from flowneer_async.defining import literals_of
-from flowneer_async.outline import ON_ERROR, Inner, Kind, beneath, fingerprint, inners, kind_of
+from flowneer_async.outline import Inner, Kind, beneath, fingerprint, inners, kind_of
 from flowneer_async.picture.progress import Mark, Progress
 from flowneer_async.policy import Backoff
-from flowneer_async.steps import Body, Node, Parallel, Task
+from flowneer_async.steps import Body, Node, Parallel, Task, Wait
 
 Json: TypeAlias = Union[str, int, float, bool, "list[Json]", "dict[str, Json]", None]
 
@@ -65,18 +66,16 @@ def describe(name: str, body: Body[Any], progress: Progress | None = None) -> De
     return described
 
 
-def jumps_of(node: Node[Any]) -> tuple[str, ...]:
-    """The anchors that the annotation of a step names, `-> Literal["#name"] | None`."""
-    if not isinstance(node, Task):
-        return ()
-    return tuple(text[1:] for text in literals_of(node.call) if text.startswith("#"))
+def jumps_of(fn: object) -> tuple[str, ...]:
+    """The anchors that the annotation of a function names, `-> Literal["#name"] | None`."""
+    return tuple(text[1:] for text in literals_of(fn) if text.startswith("#"))
 
 
 def _body(inner: Inner, progress: Progress | None, head: dict[str, Json]) -> DescribedBody:
     steps = [_step(inner.path, node, progress) for node in inner.body.order]
     described = cast(DescribedBody, {**head, "steps": steps})
     if inner.body.on_error is not None:
-        described["on_error"] = _body(Inner(beneath(inner.path, ON_ERROR), inner.body.on_error), progress, {})
+        described["on_error"] = _body(Inner(beneath(inner.path, ERROR.name), inner.body.on_error), progress, {})
     return described
 
 
@@ -85,11 +84,19 @@ def _step(above: str, node: Node[Any], progress: Progress | None) -> DescribedSt
     described = DescribedStep(name=node.name, path=path, kind=kind_of(node), options=_options(node))
     if progress is not None:
         described["status"] = progress.mark(path)
-    if jumps := jumps_of(node):
-        described["jumps"] = list(jumps)
+    if jumps := _jumps(node):
+        described["jumps"] = jumps
     if bodies := inners(path, node):
         described["bodies"] = [_body(each, progress, _head(node, each)) for each in bodies]
     return described
+
+
+def _jumps(node: Node[Any]) -> list[str]:
+    """Where a step may go on, or what takes its place."""
+    functions: list[object] = [node.call] if isinstance(node, Task) else []
+    if isinstance(node, (Task, Wait)) and node.fallback is not None:
+        functions.append(node.fallback.fn)
+    return list(dict.fromkeys(anchor for fn in functions for anchor in jumps_of(fn)))
 
 
 def _head(node: Node[Any], inner: Inner) -> dict[str, Json]:
@@ -121,6 +128,8 @@ def _shown(value: object) -> Json:
         return value
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, Backoff):
         return asdict(value)
     if isinstance(value, Mapping):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from flowneer_async.outline import ON_ERROR, Inner, beneath, inners
+from flowneer_async.cursor import ERROR
+from flowneer_async.outline import Inner, beneath, inners
 from flowneer_async.picture.describe import jumps_of
 from flowneer_async.picture.labels import label
 from flowneer_async.picture.progress import Progress
@@ -102,7 +103,7 @@ class _Drawing:
         self._class(rescue, "aside")
         with self._group(rescue, "on error"):
             failed = _Exit(tried, "error", dotted=True)
-            return exits + self.body(Inner(beneath(inner.path, ON_ERROR), on_error), (failed,))
+            return exits + self.body(Inner(beneath(inner.path, ERROR.name), on_error), (failed,))
 
     def _all(self, inner: Inner, into: _Exits) -> _Exits:
         for node in inner.body.order:
@@ -139,7 +140,7 @@ class _Drawing:
                 self.box(box, "([", node.name, "])")
             case Task():
                 self.box(box, "[", node.name, "]")
-                self._jumps += ((box, anchor, self._scopes) for anchor in jumps_of(node))
+                self._jumping(box, node.call)
         self.arrows(into, box)
         return (_Exit(box), *self._asides(number, node))
 
@@ -149,6 +150,7 @@ class _Drawing:
             self._aside(f"u{number}", f"s{number}", node.compensate, "undo")
         if isinstance(node, (Task, Wait)) and node.fallback is not None:
             self._aside(f"b{number}", f"s{number}", node.fallback, "fallback")
+            self._jumping(f"b{number}", node.fallback.fn)
             return (_Exit(f"b{number}"),)
         return ()
 
@@ -193,6 +195,10 @@ class _Drawing:
                 return self.body(inner, into)
         finally:
             self._scopes = outer
+
+    def _jumping(self, box: str, fn: object) -> None:
+        """Drawn in the end: where they lead may come later."""
+        self._jumps += ((box, anchor, self._scopes) for anchor in jumps_of(fn))
 
     def _jump(self, box: str, anchor: str, scopes: _Scopes) -> None:
         for scope in reversed(scopes):
