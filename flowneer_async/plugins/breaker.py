@@ -76,7 +76,7 @@ class CircuitBreaker:
                 circuit.turn(None)
         elif worked is not None:
             circuit.failures += 1
-            if tried or circuit.failures >= self._failures:
+            if circuit.failures >= self._failures:  # as they are too after a trial that has failed
                 circuit.turn(self._clock())
 
     def _wait(self, opened: float) -> float:

@@ -1,5 +1,6 @@
 """Rate limit: never more than so many calls in a span of time, in the order they came."""
 
+import math
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from flowneer_async import BadOption
 from flowneer_async.plugins import RateLimit, rate_limit
 from flowneer_async.testing import FakeWorld
-from tests.support.plugged import State, each_backend, flow, in_backend, seconds_of, turns
+from tests.support.plugged import State, each_backend, flow, in_backend, nothing, seconds_of, turns
 from tests.support.trees import QUICK
 
 
@@ -93,14 +94,18 @@ async def test_runs_steps_and_attempts_share_one_limit() -> None:
 
 
 async def test_the_wait_is_no_part_of_the_timeout_of_a_step() -> None:
-    """A limit of the step's own time does not run while the step is not called."""
-    limit = RateLimit(1, 0.05)
-    limited = flow().then(_quick, timeout=0.03).add_hooks(rate_limit(limit))
+    """The time of the step's own does not run while it is not called."""
+    world, deadlines = FakeWorld(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        deadlines.append(anyio.current_effective_deadline())
+        await world.sleep(seconds)
+
+    limit = RateLimit(1, 100, clock=seconds_of(world), sleep=sleep)
+    limited = flow().then(nothing, timeout=10).add_hooks(rate_limit(limit))
     for _ in range(2):
         await limited.run({})
-
-
-async def _quick(state: State) -> None: ...
+    assert deadlines == [math.inf]
 
 
 @pytest.mark.parametrize("options", [(0, 1), (1.5, 1), (1, 0), (1, float("inf"))])

@@ -116,19 +116,6 @@ async def test_each_attempt_waits() -> None:
     assert attempts == [1, 2]
 
 
-async def test_waiting_is_no_part_of_the_timeout_of_a_step() -> None:
-    stepper = Stepper()
-    stepped = flow().then(turns_of, timeout=0.02).add_hooks(manual_stepping(stepper))
-    async with stepper.over(stepped.run({})):
-        await stepper.next()
-        await anyio.sleep(0.05)
-        await stepper.step()
-
-
-async def turns_of(state: State) -> None:
-    await turns(3)
-
-
 async def test_continue_lets_all_go_on_and_stops_nothing_more() -> None:
     stepper = Stepper()
     async with stepper.over(doing("a", "b", "c").add_hooks(manual_stepping(stepper)).run({})) as run:
