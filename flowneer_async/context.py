@@ -1,16 +1,53 @@
-"""What a step may know of the run it is part of."""
+"""What a step may know of the run it is part of, and ask of it."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from flowneer_async.errors import StoreNeeded
+from flowneer_async.events import Failure
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar
+    from typing_extensions import TypeVar as DefaultTypeVar
 
-    D_co = TypeVar("D_co", covariant=True, default=object)
+    D_co = DefaultTypeVar("D_co", covariant=True, default=object)
 else:
-    from typing import TypeVar
-
     D_co = TypeVar("D_co", covariant=True)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Port(Protocol):
+    """What a context asks the run for."""
+
+    async def emit(self, step: str, value: object) -> None:
+        """Tell whoever watches the run."""
+        ...
+
+    async def interrupt(self, step: str, question: object) -> object:
+        """The answer to a question, or the end of this attempt to run."""
+        ...
+
+    async def once(self, step: str, name: str, call: Callable[[], Awaitable[object]]) -> object:
+        """What a call gave, now or before a crash."""
+        ...
+
+
+class _Alone:
+    """The port of a context that was made by hand, for a step under test."""
+
+    async def emit(self, step: str, value: object) -> None:
+        pass
+
+    async def interrupt(self, step: str, question: object) -> object:
+        raise StoreNeeded(step, "none")
+
+    async def once(self, step: str, name: str, call: Callable[[], Awaitable[object]]) -> object:
+        return await call()
+
+
+_ALONE = _Alone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +55,49 @@ class Context(Generic[D_co]):
     """Given to a step that takes `(state, ctx)`.
 
     `step` is the step's path in the flow, `attempt` counts from 1. `deps` are the live objects (clients, sessions)
-    that were passed to `run(…, deps=…)`; they are never stored.
+    that were passed to `run(…, deps=…)`; they are never stored. In a batch `item` is the item, and `index` its number;
+    in a loop `index` is that of the iteration. In an `on_error` body `failure` names the step that failed.
     """
 
     run_id: str
     step: str
     attempt: int
     deps: D_co
+    item: object = field(default=None, repr=False)
+    index: int | None = None
+    failure: Failure | None = None
+    _port: Port = field(default=_ALONE, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
         """One key for this step of this run: the same in every retry, resume and process.
 
         A crash between a step's effect and its save runs the step again; an outside world that is told the key can
-        tell the second call from a new one (as https://docs.stripe.com/api/idempotent_requests describes).
+        tell the second call from a new one (as https://docs.stripe.com/api/idempotent_requests describes). Another
+        iteration, item or visit is another key.
         """
         return f"{self.run_id}/{self.step}"
+
+    async def emit(self, value: object) -> None:
+        """Give `value` to whoever streams the run; waits while they are behind."""
+        await self._port.emit(self.step, value)
+
+    async def interrupt(self, question: object) -> object:
+        """Ask somebody outside, and give their answer.
+
+        At first the step ends here, and its changes to the state are taken back: the run is stored as waiting. After
+        `flow.resume(run_id, answer=…)` the step begins anew, and this gives the answer. Both are kept as states are.
+        Raises StoreNeeded.
+        """
+        return await self._port.interrupt(self.step, question)
+
+    async def once(self, name: str, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `fn(*args, **kwargs)` gives, kept under `name`: should the step begin anew, it is not called again.
+
+        The result is kept as states are. A crash between the call's effect and its save calls it again.
+        """
+
+        async def call() -> object:
+            return await fn(*args, **kwargs)
+
+        return cast(T, await self._port.once(self.step, name, call))

@@ -233,5 +233,7 @@ def _cut(before: bytes | None, after: bytes) -> Splice | None:
 def _check_key(key: object) -> None:
     if type(key) is not str:
         raise StateNotSerializable("$", f"has a key of type {type(key).__qualname__}: the keys of a state are strings")
+    if key[:1] == "\0":
+        raise StateNotSerializable("$", "has a key that begins with NUL: such keys are the engine's own")
     if plain_json(key) is None:
         raise StateNotSerializable("$", "has a key that is not valid Unicode")

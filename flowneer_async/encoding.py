@@ -35,7 +35,7 @@ def plain_json(value: object) -> bytes | None:
 
 def has_tags(text: bytes) -> bool:
     """May there be tags in a JSON text?"""
-    return _TAG in text
+    return b"$" in text and _TAG in text  # the sign alone is found, or not, much sooner
 
 
 def is_exact(value: object, text: bytes, cut: Splice | None, *, known: bool) -> bool:
@@ -46,7 +46,7 @@ def is_exact(value: object, text: bytes, cut: Splice | None, *, known: bool) -> 
     if type(value) in SCALARS:
         return is_exact_scalar(value, text)
     if cut is None or not known:
-        return _TAG not in text and is_plain(value)
+        return not has_tags(text) and is_plain(value)
     end = cut.at + len(cut.text)
     if text.find(_TAG, max(0, cut.at - len(_TAG)), end + len(_TAG)) >= 0:
         return False

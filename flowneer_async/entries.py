@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any, cast
 
+from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import FlowneerError, StoreFailed
 from flowneer_async.journal import advance
@@ -22,6 +23,7 @@ class EntryJournal:
     """Entries for a store of two methods, from a root on: one for each step that changed something."""
 
     behind = None
+    whole_steps = True
 
     def __init__(
         self,
@@ -33,11 +35,12 @@ class EntryJournal:
         shape: Shape,
         world: World,
     ) -> None:
-        self._kept, self._store, self._world = plan.kept, store, world
+        self._plan, self._store, self._world = plan, store, world
         self._run_id, self._mirror, self._shape = run_id, mirror, shape
         self._seq = 0
         self._passed: tuple[int, str] | None = None
         self.version = parent
+        self.diff: Diff | None = None
 
     @property
     def before(self) -> Mirror | None:
@@ -47,11 +50,24 @@ class EntryJournal:
         """Give the root, which holds the whole initial state."""
         await self._give(self._mirror.whole(), ROOT, "")
 
-    async def record(self, index: int, path: str, state: object) -> None:
-        if self._kept[index]:
-            await self._keep(index, path, state)
-        else:
-            self._passed = index, path
+    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
+        if self._plan.keeps is not None and not self._plan.keeps(name):
+            self._passed = step_index, path
+            return None
+        await self._keep(step_index, path, state)
+        return None if self.diff is None else self.version
+
+    async def note(self, step_index: int, path: str) -> str | None:
+        return None
+
+    async def settle(self) -> None:
+        pass
+
+    def gather(self) -> Behind | None:
+        return None
+
+    def scatter(self) -> None:
+        pass
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         if self._passed is not None and status == "completed":
@@ -59,7 +75,7 @@ class EntryJournal:
 
     async def _keep(self, index: int, path: str, state: object) -> None:
         self._passed = None
-        diff = advance(self._mirror, self._shape, state, path)
+        diff = self.diff = advance(self._mirror, self._shape, state, path)
         if diff is not None:
             await self._give(diff, index, path)
 

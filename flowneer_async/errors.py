@@ -3,7 +3,7 @@
     FlowneerError
     ├── DefinitionError              a mistake in a flow, found while it is built
     │   ├── BadName                  a flow, a step or a run id with a name that cannot be used
-    │   ├── DuplicateName            two steps of one name
+    │   ├── DuplicateName            two steps, or anchors, of one name
     │   ├── BadStep                  a step that cannot be called with (state) or (state, ctx)
     │   ├── BadOption                an option of a step, a flow or a store that makes no sense
     │   └── PluginCollision          two plugins, or a plugin and the builder, with a method of one name
@@ -14,6 +14,18 @@
     ├── RunError                     a run that cannot start, go on or finish
     │   ├── FlowError                a step failed
     │   ├── StepReturned             a step returned a value instead of changing the state
+    │   ├── UnknownAnchor            a step wants to go on where there is no anchor
+    │   ├── TooManyVisits            an anchor was jumped to more often than it allows
+    │   ├── UnknownCase              a router named a case that its branch does not have
+    │   ├── SignalTimeout            a signal did not come in time
+    │   ├── BadSignal                a signal whose payload is not what the flow waits for
+    │   ├── NotWaiting               an answer for a run that has not asked
+    │   ├── StoreNeeded              a step that waits, in a run that no store keeps
+    │   ├── FailedBefore             the cause of a FlowError, where the step failed before the run went on
+    │   ├── Undone                   the run failed before, and what it had done was undone
+    │   ├── NotFinished              the result of a run that goes on was asked for
+    │   ├── CircuitOpen              a step was not called, for it has failed too often in a row
+    │   ├── StepLimitReached         a run would do more steps than it may
     │   ├── MergeConflict            lanes that changed one key, and nothing says what becomes of it
     │   ├── CannotReduce             a reducer that was given values that it is not for
     │   ├── StateMissing             a run that has no stored state was started without one
@@ -57,7 +69,7 @@ class BadName(DefinitionError):
 
 
 class DuplicateName(DefinitionError):
-    """A flow has two steps named `name`."""
+    """A body of a flow has two steps named `name`, or an anchor within a body has the name of one around it."""
 
     def __init__(self, flow: str, name: str) -> None:
         super().__init__(f"flow {flow!r} already has a step {name!r}: give this one another name, name={name + '-2'!r}")
@@ -143,6 +155,124 @@ class StepReturned(RunError):
             "a step changes the state it is given in place, and returns None"
         )
         self.step, self.run_id, self.value_type = step, run_id, value_type
+
+
+class UnknownAnchor(RunError):
+    """Step `step` of run `run_id` wants to go on at `anchor`, which none of the bodies around it has."""
+
+    def __init__(self, step: str, run_id: str, anchor: str) -> None:
+        super().__init__(
+            f"step {step!r} of run {run_id!r} wants to go on at {anchor!r}, which is no anchor around it: "
+            "add .anchor(…) to one of them (a jump cannot leave its lane)"
+        )
+        self.step, self.run_id, self.anchor = step, run_id, anchor
+
+
+class TooManyVisits(RunError):
+    """Anchor `anchor` of run `run_id` allows `max_visits` jumps."""
+
+    def __init__(self, anchor: str, run_id: str, max_visits: int) -> None:
+        super().__init__(
+            f"run {run_id!r} would jump to anchor {anchor!r} more than {max_visits} times, which is its max_visits"
+        )
+        self.anchor, self.run_id, self.max_visits = anchor, run_id, max_visits
+
+
+class UnknownCase(RunError):
+    """The router of branch `step` gave a name that is none of `cases`, or no name at all."""
+
+    def __init__(self, step: str, run_id: str, answer_type: type, cases: Sequence[str]) -> None:
+        super().__init__(
+            f"the router of {step!r} in run {run_id!r} named none of the cases {_listed(cases)}, but gave another "
+            f"{answer_type.__qualname__}: add that case, or default=…"
+        )
+        self.step, self.run_id, self.answer_type, self.cases = step, run_id, answer_type, tuple(cases)
+
+
+class SignalTimeout(RunError):
+    """Signal `signal`, which `step` of run `run_id` waits for, did not come within `seconds`."""
+
+    def __init__(self, step: str, run_id: str, signal: str, seconds: float) -> None:
+        super().__init__(
+            f"signal {signal!r}, which {step!r} of run {run_id!r} waits for, did not come in {seconds:g} s"
+        )
+        self.step, self.run_id, self.signal, self.seconds = step, run_id, signal, seconds
+
+
+class BadSignal(RunError):
+    """The payload of signal `signal` is not what the flow waits for; `reason` shows no value of it."""
+
+    def __init__(self, signal: str, run_id: str, reason: str) -> None:
+        super().__init__(f"signal {signal!r} for run {run_id!r} has a payload that cannot be used: {reason}")
+        self.signal, self.run_id, self.reason = signal, run_id, reason
+
+
+class NotWaiting(RunError):
+    """Run `run_id` asks for no answer at `step` (None: nowhere, or at several steps, which are `asking`)."""
+
+    def __init__(self, run_id: str, step: str | None, asking: Sequence[str]) -> None:
+        where = "" if step is None else f" at {step!r}"
+        help = f"it asks at {_listed(asking)}: name one, at=…" if asking else "resume it without one"
+        super().__init__(f"run {run_id!r} does not ask for this answer{where}: {help}")
+        self.run_id, self.step, self.asking = run_id, step, tuple(asking)
+
+
+class StoreNeeded(RunError):
+    """Step `step` of run `run_id` waits for something from outside, and no store keeps the run meanwhile."""
+
+    def __init__(self, step: str, run_id: str) -> None:
+        super().__init__(
+            f"step {step!r} of run {run_id!r} waits, and no store keeps the run meanwhile: "
+            "give the flow one of the full kind, with_versioned_checkpoint(store)"
+        )
+        self.step, self.run_id = step, run_id
+
+
+class NotFinished(RunError):
+    """The result of a streamed run was asked for before its last event was read."""
+
+    def __init__(self) -> None:
+        super().__init__("the run goes on: read its events to the end, and then ask for its result")
+
+
+class FailedBefore(RunError):
+    """Step `step` failed with an error of type `error`, before the process that ran it ended."""
+
+    def __init__(self, step: str, error: str) -> None:
+        super().__init__(f"step {step!r} failed with {error}, before the run went on in another process")
+        self.step, self.error = step, error
+
+
+class Undone(RunError):
+    """Run `run_id` failed at `step` with an error of type `error`, and what it had done was undone: it is over."""
+
+    def __init__(self, run_id: str, step: str, error: str) -> None:
+        super().__init__(
+            f"run {run_id!r} failed at {step!r} with {error}, and what it had done was undone: start a new run"
+        )
+        self.run_id, self.step, self.error = run_id, step, error
+
+
+class CircuitOpen(RunError):
+    """Step `step` of run `run_id` was not called: its circuit breaker lets the next attempt through in `seconds`."""
+
+    def __init__(self, step: str, run_id: str, seconds: float) -> None:
+        when = f"in {seconds:g} s" if seconds else "when the attempt that goes on now has worked"
+        super().__init__(
+            f"step {step!r} of run {run_id!r} was not called, for it has failed too often in a row: try again {when}"
+        )
+        self.step, self.run_id, self.seconds = step, run_id, seconds
+
+
+class StepLimitReached(RunError):
+    """Run `run_id` would do more than `limit` steps with `step`."""
+
+    def __init__(self, step: str, run_id: str, limit: int) -> None:
+        super().__init__(
+            f"run {run_id!r} would do more than {limit} steps with {step!r}: look for a loop or a jump that does not "
+            "end, or allow more, step_limit(…)"
+        )
+        self.step, self.run_id, self.limit = step, run_id, limit
 
 
 class MergeConflict(RunError):

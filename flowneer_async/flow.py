@@ -1,28 +1,34 @@
-"""The builder: each method returns a new flow, and checks what it is given."""
+"""The flow: what is built, how its versions are kept, and its runs."""
 
 # Callers without a type checker may pass anything.
 # pyright: reportUnnecessaryIsInstance=false
 
 import types
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from fnmatch import fnmatchcase
-from typing import Any, Generic, Self, get_args
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Self, cast
 
-from flowneer_async.errors import BadOption, BadStep, DuplicateName, PluginCollision, UnknownVersion
-from flowneer_async.plan import Durability, Plan
-from flowneer_async.policy import Backoff, World
+from flowneer_async.answers import NO_ANSWER, Answer
+from flowneer_async.authoring import Authoring
+from flowneer_async.defining import check_choice, check_count, check_name
+from flowneer_async.errors import BadOption, PluginCollision, StoreNeeded, UnknownVersion
+from flowneer_async.hooks import Filter, Filtered, Hooks, matcher
+from flowneer_async.opening import Opening, codec_of
+from flowneer_async.payload import sent
+from flowneer_async.picture import Described, Progress, describe, to_mermaid
+from flowneer_async.plan import Durability, Migrate, Plan
+from flowneer_async.policy import World
+from flowneer_async.resuming import ResumePlan
 from flowneer_async.runner import Result, execute
 from flowneer_async.state import shape_of
-from flowneer_async.steps import D, Option, S, Step, check_name, new_task
+from flowneer_async.steps import S
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
+from flowneer_async.stream import Events, streamed
 
 _WORLD = World()
 
-Filter = Callable[[str], bool] | Sequence[str]
 
-
-class FlowBuilder(Generic[S]):
+class FlowBuilder(Authoring[S]):
     """A flow: a chain of awaited steps over one state.
 
     `name` is stored with each run. `state` is the type of the state (a TypedDict, dataclass, pydantic model or msgspec
@@ -51,41 +57,6 @@ class FlowBuilder(Generic[S]):
         extended: type[Self] = types.new_class(cls.__name__, (cls, *plugins))
         return extended
 
-    def start_with(
-        self,
-        step: Step[S, D],
-        *,
-        name: str | None = None,
-        retries: Option[int, S] = 0,
-        delay: Option[float | Backoff, S] = 0.0,
-        timeout: Option[float | None, S] = None,
-    ) -> Self:
-        """The first step; see `then`."""
-        if self._plan.steps:
-            raise BadStep(self._plan.name, step, "the flow has a first step already: use .then(…)")
-        return self.then(step, name=name, retries=retries, delay=delay, timeout=timeout)
-
-    def then(
-        self,
-        step: Step[S, D],
-        *,
-        name: str | None = None,
-        retries: Option[int, S] = 0,
-        delay: Option[float | Backoff, S] = 0.0,
-        timeout: Option[float | None, S] = None,
-    ) -> Self:
-        """The next step: takes `(state)` or `(state, ctx)`, async or sync, changes the state in place, returns None.
-
-        `name` is by default the function's own; stored runs are resumed by it. A step that raises is tried `retries`
-        more times, each from the state that was before it, after `delay` seconds or a `Backoff`; an attempt may last
-        `timeout` seconds (a sync step cannot be interrupted). Each option is a value or a function of the state.
-        """
-        plan = self._plan
-        task = new_task(plan.name, step, name, retries, delay, timeout)
-        if task.name in plan.steps:
-            raise DuplicateName(plan.name, task.name)
-        return self._with(steps={**plan.steps, task.name: task})
-
     def with_versioned_checkpoint(
         self,
         store: VersionStore | VersionedCheckpointStore,
@@ -93,22 +64,28 @@ class FlowBuilder(Generic[S]):
         *,
         durability: Durability = "sync",
         skip_unchanged: bool = False,
+        migrate: Migrate[S] | None = None,
     ) -> Self:
         """Keep a version of the state in `store` after each step, or after those that `filter` names.
 
         `filter` is a list of globs on the names of steps, or a function of the name. `durability`: with "sync" the next
         step waits for the commit; with "async" the store may be 64 versions or 50 ms behind; with "exit" one version is
         kept when the run ends, however it ends. A step that left the state as it was makes a marker, or, with
-        `skip_unchanged`, nothing: then it is done again on a resume.
+        `skip_unchanged`, nothing: then it is done again on a resume. `migrate(state, change)` is asked about a stored
+        run that has passed steps which the flow does not have any more: it gives the name of the step to go on after.
         """
         full, entries = _sorted_out(store)
-        if durability not in get_args(Durability):
-            raise BadOption("durability", durability, f"it is one of {', '.join(get_args(Durability))}")
+        check_choice("durability", durability, Durability)
         if durability != "sync" and full is None:
             raise BadOption("durability", durability, "a store of two methods saves each version as it is made")
-        keeps = _matcher(filter)
+        keeps = matcher(filter)
         return self._with(
-            store=full, entries=entries, keeps=keeps, durability=durability, skip_unchanged=skip_unchanged
+            store=full,
+            entries=entries,
+            keeps=keeps,
+            durability=durability,
+            skip_unchanged=skip_unchanged,
+            migrate=migrate,
         )
 
     def resume_from(self, version: str, store: VersionStore | VersionedCheckpointStore) -> Self:
@@ -120,7 +97,11 @@ class FlowBuilder(Generic[S]):
         if not isinstance(version, str):
             raise UnknownVersion(str(version))
         return self.with_versioned_checkpoint(
-            store, self._plan.keeps, durability=self._plan.durability, skip_unchanged=self._plan.skip_unchanged
+            store,
+            self._plan.keeps,
+            durability=self._plan.durability,
+            skip_unchanged=self._plan.skip_unchanged,
+            migrate=self._plan.migrate,
         )._with(resumes=version)
 
     async def run(
@@ -137,10 +118,87 @@ class FlowBuilder(Generic[S]):
         """
         return await execute(self._plan, state, run_id, deps, world)
 
-    def _with(self, **changes: Any) -> Self:
-        new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__, _plan=replace(self._plan, **changes))
-        return new
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        answer: object = NO_ANSWER,
+        at: str | None = None,
+        deps: object = None,
+        world: World = _WORLD,
+    ) -> Result[S]:
+        """Go on with a stored run, and give it the answer that it waits for.
+
+        `at` is the path of the step that asks (`result.waits`), where there are several. An answer is stored first, so
+        that it survives a crash. Raises what `run` raises, UnknownRun, and NotWaiting for an answer that nobody needs.
+        """
+        self._full_store("resume", run_id)
+        return await execute(self._plan, None, run_id, deps, world, answer=Answer(answer, at))
+
+    async def signal(self, run_id: str, name: str, payload: object = None) -> None:
+        """Store a signal for a run, which takes it when it comes to `wait_for(name)`; `resume` lets it go on.
+
+        The payload is kept as states are. Raises BadSignal where the flow waits for none of this name, or not for such
+        a payload, StateNotSerializable, UnknownRun.
+        """
+        plan, store = self._plan, self._full_store("signal", run_id)
+        codec = codec_of(cast(type, plan.state_type or dict), plan.schemas)
+        await store.send(run_id, name, sent(codec, plan.waits(name), run_id, name, payload))
+
+    def stream(
+        self,
+        state: S | None = None,
+        *,
+        run_id: str | None = None,
+        deps: object = None,
+        world: World = _WORLD,
+        buffer: int = 64,
+        detach: bool = False,
+    ) -> AbstractAsyncContextManager[Events[S]]:
+        """Run the flow and read what happens: `async with flow.stream(state) as events: async for event in events: …`.
+
+        The run waits while `buffer` events are unread. Leaving the block cancels it or, with `detach`, lets it go on
+        unwatched (on asyncio). When the run has failed, reading raises its error after the event that says so;
+        `events.result` is the result of one that has not.
+        """
+        check_count("buffer", buffer, 0)
+        return streamed(lambda watch: execute(self._plan, state, run_id, deps, world, watch), buffer, detach)
+
+    def add_hooks(self, hooks: Hooks[S], filter: Filter | None = None) -> Self:
+        """A flow that has these hooks too, for the steps that `filter` names: a list of globs, or a function."""
+        if not isinstance(hooks, Hooks):
+            raise BadOption("hooks", type(hooks).__qualname__, "they are Hooks(…)")
+        return self._with(hooks=(*self._plan.hooks, Filtered(hooks, matcher(filter))))
+
+    def remove_hooks(self, hooks: Hooks[S]) -> Self:
+        """A flow without these hooks, which were added before; runs that have begun keep them."""
+        return self._with(hooks=tuple(each for each in self._plan.hooks if each.hooks is not hooks))
+
+    async def plan_resume(self, run_id: str, *, world: World = _WORLD) -> ResumePlan:
+        """What going on with a stored run would do, or why it cannot: nothing is run, and nothing is stored.
+
+        Raises UnknownRun, StoreNeeded.
+        """
+        self._full_store("plan_resume", run_id)
+        return await Opening(self._plan, None, None, world).preview(run_id)
+
+    def describe(self, progress: Progress | None = None) -> Described:
+        """The flow as plain data, for JSON; how far a run has come is `(await flow.plan_resume(run_id)).progress`."""
+        return describe(self._plan.name, self._plan.body, progress)
+
+    def to_mermaid(self, progress: Progress | None = None) -> str:
+        """The flow as a Mermaid flowchart; see `describe`."""
+        return to_mermaid(self._plan.name, self._plan.body, progress)
+
+    def _full_store(self, what: str, run_id: str) -> VersionStore:
+        if self._plan.store is None:
+            raise StoreNeeded(what, run_id)
+        return self._plan.store
+
+
+def fragment(state: type[S] | None = None) -> FlowBuilder[S]:
+    """A piece of a flow: a body for another, or steps for `.add(…)`; `state` is the type of the state."""
+    return FlowBuilder("fragment", state)
 
 
 def _own(kind: type) -> list[tuple[str, object]]:
@@ -155,12 +213,3 @@ def _sorted_out(store: object) -> tuple[VersionStore | None, VersionedCheckpoint
     if isinstance(store, VersionedCheckpointStore) and not isinstance(store, type):
         return None, store
     raise BadOption("store", type(store).__qualname__, "it has methods save and resolve, or those of VersionStore")
-
-
-def _matcher(wanted: Filter | None) -> Callable[[str], bool] | None:
-    if wanted is None or callable(wanted):
-        return wanted
-    if isinstance(wanted, str):
-        raise BadOption("filter", wanted, f"it is a list of globs: [{wanted!r}]")
-    globs = tuple(wanted)
-    return lambda name: any(fnmatchcase(name, glob) for glob in globs)

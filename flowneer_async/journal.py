@@ -1,11 +1,12 @@
 """Keeping the versions of a run in a full store: the only caller of it while the run goes on."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import StateNotSerializable
+from flowneer_async.memory import GONE, Memory, written
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.state import Shape
@@ -15,15 +16,21 @@ from flowneer_async.versions import (
     Status,
     Version,
     grow,
+    version_id,
 )
 
 
 class Journal(Protocol):
-    """What the runner needs of either kind."""
+    """What the runner needs of any kind."""
 
     @property
     def version(self) -> str | None:
-        """The last version."""
+        """The last version of the run."""
+        ...
+
+    @property
+    def whole_steps(self) -> bool:
+        """Does it keep only steps of the outermost body, each as a whole?"""
         ...
 
     @property
@@ -32,12 +39,37 @@ class Journal(Protocol):
         ...
 
     @property
-    def behind(self) -> Behind | None:
-        """What saves behind the run, and wants a task for it."""
+    def diff(self) -> Diff | None:
+        """What the last step changed."""
         ...
 
-    async def record(self, index: int, path: str, state: object) -> None:
-        """Keep the state after a step."""
+    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
+        """Keep the state after a step, and give the id of its version, if it made one."""
+        ...
+
+    async def note(self, step_index: int, path: str) -> str | None:
+        """Keep what is new in the run's memory, and give the id of the version, if it made one."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until all is stored."""
+        ...
+
+
+class Kept(Journal, Protocol):
+    """The journal of a run as a whole."""
+
+    @property
+    def behind(self) -> Behind | None:
+        """What saves beside the run, and wants a task for it."""
+        ...
+
+    def gather(self) -> Behind | None:
+        """Lanes begin: what saves for all of them together, if a task for it is wanted."""
+        ...
+
+    def scatter(self) -> None:
+        """They have ended."""
         ...
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
@@ -45,43 +77,107 @@ class Journal(Protocol):
         ...
 
 
+class MirrorJournal:
+    """Knows the state after the last step, and keeps nothing."""
+
+    version = behind = None
+    whole_steps = False
+
+    def __init__(self, mirror: Mirror, shape: Shape, memory: Memory) -> None:
+        self._mirror, self._shape, self._memory = mirror, shape, memory
+        self.diff: Diff | None = None
+
+    @property
+    def before(self) -> Mirror | None:
+        return self._mirror
+
+    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
+        self.diff = advance(self._mirror, self._shape, state, path)
+        self._memory.take()
+        return None
+
+    async def note(self, step_index: int, path: str) -> str | None:
+        return None
+
+    async def settle(self) -> None:
+        pass
+
+    def gather(self) -> Behind | None:
+        return None
+
+    def scatter(self) -> None:
+        pass
+
+    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+        pass
+
+
 class ChainJournal:
     """Versions of an owned run, each on the head that the one before it made."""
 
+    whole_steps = False
+
     def __init__(
-        self, plan: Plan[Any], store: VersionStore, lease: Lease, head: Head, mirror: Mirror, shape: Shape, world: World
+        self,
+        plan: Plan[Any],
+        store: VersionStore,
+        lease: Lease,
+        head: Head,
+        mirror: Mirror,
+        memory: Memory,
+        shape: Shape,
+        world: World,
+        at: tuple[int, str],
     ) -> None:
-        self._plan, self._kept, self._store, self._lease, self._world = plan, plan.kept, store, lease, world
-        self._head, self._mirror, self._shape = head, mirror, shape
-        # The last step that the filter passed over, and the last that the mirror has but the store has not.
+        self._plan, self._store, self._lease, self._world = plan, store, lease, world
+        self._head, self._mirror, self._memory, self._shape = head, mirror, memory, shape
+        # The position of the last version; the last step that the filter passed over, and the last that the mirror has
+        # but the store has not.
+        self._at = at
         self._passed: tuple[int, str] | None = None
         self._pending: tuple[int, str] | None = None
+        self._kept: dict[str, bool] = {}
+        self.diff: Diff | None = None
         self.behind = Behind(self._append, world.now) if plan.durability == "async" else None
 
     @property
-    def version(self) -> str:
-        return self._head.version
+    def version(self) -> str | None:
+        return self._head.version if self._head.seq >= 0 else None
 
     @property
     def before(self) -> Mirror | None:
         return self._mirror if self._passed is None else None
 
-    async def begin(self, step_index: int, path: str, fork_of: str | None) -> None:
-        """Append the root: a keyframe of the state as the mirror has it."""
-        await self._append([self._keyframe(step_index, path, fork_of)])
+    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
+        if self._plan.keeps is not None and not self._keeps(name):
+            self._passed = step_index, path
+            return None
+        diff = self.diff = advance(self._mirror, self._shape, state, path)
+        self._passed = None
+        return await self._keep(diff, step_index, path)
 
-    async def record(self, index: int, path: str, state: object) -> None:
-        if not self._kept[index]:
-            self._passed = index, path
-        elif (version := self._next(index, path, state)) is not None:
-            await self._save(version)
+    async def note(self, step_index: int, path: str) -> str | None:
+        if self._passed is not None:
+            # The changes of the steps that were passed over are not stored, so they have to be done again.
+            step_index, path = self._at
+        return await self._keep(None, step_index, path, is_note=True)
+
+    async def migrate(self, step_index: int, path: str, state: object) -> None:
+        """Keep a state that was changed to fit the flow as it is now."""
+        await self._keep(advance(self._mirror, self._shape, state, path), step_index, path, is_note=True)
+
+    async def settle(self) -> None:
+        if self._pending is not None:
+            await self._append([self._keyframe(*self._pending)])
+            self._pending = None
+        elif self.behind is not None:
+            await self.behind.drain()
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         try:
             if self._passed is not None and status == "completed":
-                version = self._next(*self._passed, state)
-                if version is not None:
-                    await self._save(version)
+                diff = advance(self._mirror, self._shape, state, self._passed[1])
+                await self._keep(diff, *self._passed)
             if self._pending is not None:
                 await self._append([self._keyframe(*self._pending)])
             if self.behind is not None:
@@ -91,14 +187,43 @@ class ChainJournal:
             raise
         await self._store.release(self._lease, status, error)
 
-    def _next(self, index: int, path: str, state: object) -> Version | None:
-        """The version to save after a step, if there is one."""
-        diff = advance(self._mirror, self._shape, state, path)
-        self._passed = None
-        if self._plan.durability == "exit":
-            self._pending = index, path
+    def gather(self) -> Behind | None:
+        if self.behind is not None or self._plan.durability == "exit":
             return None
-        return None if diff is None and self._plan.skip_unchanged else self._version(diff, index, path)
+        self.behind = Behind(self._append, self._world.now, waits=True)
+        return self.behind
+
+    def scatter(self) -> None:
+        self.behind = None
+
+    def _keeps(self, name: str) -> bool:
+        kept = self._kept.get(name)
+        if kept is None:
+            assert self._plan.keeps is not None
+            kept = self._kept[name] = self._plan.keeps(name)
+        return kept
+
+    async def _keep(self, diff: Diff | None, step_index: int, path: str, is_note: bool = False) -> str | None:
+        """Make a version, and store it as the durability has it."""
+        self._at = step_index, path
+        if self._plan.durability == "exit":
+            self._pending = step_index, path
+            return None
+        changes, gone = self._memory.take()
+        if changes or gone:
+            all_changes, removed = (
+                (changes, gone) if diff is None else ({**diff.changes, **changes}, diff.removed + gone)
+            )
+            body = Diff(all_changes, removed, self._memory.codec).encode()
+        elif diff is not None:
+            body = diff.encode()
+        elif self._plan.skip_unchanged and not is_note:
+            return None
+        else:
+            body = b""
+        version = self._version(body, step_index, path)
+        await self._save(version)
+        return version_id(version.run_id, version.seq)
 
     def _save(self, version: Version) -> Awaitable[None]:
         return self._store.append(self._lease, (version,)) if self.behind is None else self.behind.put(version)
@@ -106,17 +231,98 @@ class ChainJournal:
     async def _append(self, versions: Sequence[Version]) -> None:
         await self._store.append(self._lease, versions)
 
-    def _version(self, diff: Diff | None, index: int, path: str) -> Version:
-        body = b"" if diff is None else diff.encode()
-        if self._head.wants_keyframe(body, self._mirror.size):
-            return self._keyframe(index, path)
-        version, self._head = grow(self._head, body, False, index, path, self._world.now())
+    def _version(self, body: bytes, step_index: int, path: str) -> Version:
+        if self._head.wants_keyframe(body, self._mirror.size + self._memory.size):
+            return self._keyframe(step_index, path)
+        version, self._head = grow(self._head, body, False, step_index, path, self._world.now())
         return version
 
-    def _keyframe(self, index: int, path: str, fork_of: str | None = None) -> Version:
-        body = self._mirror.whole().encode()
-        version, self._head = grow(self._head, body, True, index, path, self._world.now(), fork_of)
+    def _keyframe(self, step_index: int, path: str) -> Version:
+        version, self._head = root(self._head, self._mirror, self._memory, step_index, path, self._world.now())
         return version
+
+
+class LaneJournal:
+    """The steps of one lane: what they change of its draft is kept in the run's memory."""
+
+    whole_steps = False
+    behind = None
+
+    def __init__(
+        self,
+        plan: Plan[Any],
+        run: Journal | None,
+        lane: str,
+        mirror: Mirror,
+        memory: Memory,
+        shape: Shape,
+    ) -> None:
+        self._plan, self._run, self._lane = plan, run, lane
+        self._mirror, self._memory, self._shape = mirror, memory, shape
+        self._lags = False
+        self.diff: Diff | None = None
+
+    @property
+    def version(self) -> str | None:
+        return None if self._run is None else self._run.version
+
+    @property
+    def before(self) -> Mirror | None:
+        return None if self._lags else self._mirror
+
+    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
+        if self._plan.keeps is not None and not self._plan.keeps(name):
+            self._lags = True
+            return None
+        self._advance(path, state)
+        if self._run is None:
+            return None
+        if self.diff is None and self._plan.skip_unchanged:
+            return None
+        self._memory.put_text(self._lane, "at", written(path))
+        return await self._run.note(step_index, path)
+
+    def finish(self, path: str, state: object) -> Mapping[str, bytes]:
+        """The texts of the draft in the end."""
+        if self._lags:
+            self._advance(path, state)
+        return self._mirror.texts
+
+    def _advance(self, path: str, state: object) -> None:
+        diff = self.diff = advance(self._mirror, self._shape, state, path)
+        self._lags = False
+        if diff is None:
+            return
+        for key, change in diff.changes.items():
+            self._memory.put_text(self._lane, f"={key}", change.text, change.cut)
+        for key in diff.removed:
+            self._memory.put_text(self._lane, f"={key}", GONE)
+
+    async def note(self, step_index: int, path: str) -> str | None:
+        if self._run is None:
+            return None
+        if not self._lags:
+            self._memory.put_text(self._lane, "at", written(path))
+        return await self._run.note(step_index, path)
+
+    async def settle(self) -> None:
+        if self._run is not None:
+            await self._run.settle()
+
+
+def root(
+    head: Head,
+    mirror: Mirror,
+    memory: Memory,
+    step_index: int,
+    path: str,
+    timestamp: int,
+    fork_of: str | None = None,
+) -> tuple[Version, Head]:
+    """A keyframe: the whole state and all of the memory, after `head`."""
+    whole = mirror.whole()
+    body = Diff({**whole.changes, **memory.whole()}, (), memory.codec).encode()
+    return grow(head, body, True, step_index, path, timestamp, fork_of)
 
 
 def advance(mirror: Mirror, shape: Shape, state: object, path: str) -> Diff | None:

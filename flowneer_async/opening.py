@@ -6,23 +6,31 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from inspect import isawaitable
 from typing import Any, NamedTuple
 
+from flowneer_async.cursor import quoted
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.entries import EntryJournal, resolve_entry
 from flowneer_async.errors import (
     BadName,
     BadState,
+    BrokenChain,
     FlowChanged,
+    FlowneerError,
     ForeignRun,
     RunBusy,
     StateMissing,
     StateTypeUnknown,
 )
-from flowneer_async.journal import ChainJournal, Journal
+from flowneer_async.finding import renamed, renamed_facts
+from flowneer_async.journal import ChainJournal, Kept, MirrorJournal, root
+from flowneer_async.memory import Memory, split
+from flowneer_async.passed import check_passed
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
+from flowneer_async.resuming import ResumePlan, planned
 from flowneer_async.state import DICT, Shape, named_types, shape_of
 from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
 from flowneer_async.versions import (
@@ -42,14 +50,16 @@ _TRIES = 3  # to claim a run whose owner is just finishing
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A run that goes on at step number `position`, with `state`, kept by `journal`."""
+    """A run that goes on after the position `at`, with `state`, kept by `journal`."""
 
     run_id: str
-    position: int
+    at: str
     state: Any
     shape: Shape
     codec: Codec
-    journal: Journal | None = None
+    memory: Memory
+    journal: Kept | None = None
+    step_index: int = ROOT
     finished_at: str | None = None
     """The last version of a run that is complete already."""
 
@@ -61,39 +71,53 @@ class _Stored:
     run: Run
     chain: Sequence[Version]
     texts: dict[str, bytes]
+    facts: dict[str, bytes]
 
     @property
     def version(self) -> str:
         return self.chain[-1].id
 
     @property
-    def passed(self) -> tuple[str, ...]:
-        """The steps that were completed when it was made."""
-        path, steps = self.chain[-1].path, self.run.steps
-        return () if not path else steps[: steps.index(path) + 1] if path in steps else (path,)
+    def at(self) -> str:
+        return self.chain[-1].path
+
+    @property
+    def index(self) -> int:
+        return self.chain[-1].step_index
 
 
 class _Start(NamedTuple):
-    """Where a run goes on from."""
+    """What a run goes on from."""
 
-    position: int
+    at: str
     mirror: Mirror
+    memory: Memory
     state: object
+    step_index: int = ROOT
+    migrated: bool = False
 
 
 @cache
-def _codec(kind: type) -> Codec:
-    return Codec(*named_types(kind))
+def codec_of(kind: type, others: tuple[type, ...]) -> Codec:
+    """What reads and writes states of this type, and of the others that may stand in it."""
+    shapes, enums = named_types(kind)
+    for other in others:
+        more_shapes, more_enums = named_types(other)
+        shapes, enums = {**more_shapes, **shapes}, {**more_enums, **enums}
+    return Codec(shapes, enums)
 
 
 class Opening:
     """Finds out how one call of `run` begins, and takes the lease that it needs."""
 
-    def __init__(self, plan: Plan[Any], state: object, run_id: str | None, world: World) -> None:
+    def __init__(
+        self, plan: Plan[Any], state: object, run_id: str | None, world: World, *, mirrors: bool = False
+    ) -> None:
         self._plan, self._state, self._world = plan, state, world
         self._run_id = None if run_id is None else check_run_id(run_id)
         self._shape = self._shape_wanted()
-        self._codec = _codec(plan.state_type or self._shape.type)
+        self._codec = codec_of(plan.state_type or self._shape.type, plan.schemas)
+        self._mirrors = mirrors or plan.goes_back
         self._lease: Lease | None = None
 
     async def open(self) -> Opened:
@@ -106,7 +130,25 @@ class Opening:
         run_id = self._run_id or self._world.new_run_id()
         if plan.store is not None:
             return await self._begin(plan.store, run_id, None)
-        return self._opened(run_id, 0, self._given())
+        start = self._begun()
+        journal = MirrorJournal(start.mirror, self._shape, start.memory) if self._mirrors else None
+        return self._opened(run_id, start, journal)
+
+    async def preview(self, run_id: str) -> ResumePlan:
+        """What `open` would find; takes no lease. Raises UnknownRun."""
+        store = self._plan.store
+        assert store is not None
+        run = await store.read(run_id)
+        version = version_id(run_id, max(run.head, 0))
+        try:
+            stored = await self._stored(store, self._checked(run), version)
+            if run.status == "completed":
+                return ResumePlan(run_id, run.status, version, self._plan.paths)
+            start = await self._start(stored)
+        except FlowneerError as reason:
+            return ResumePlan(run_id, run.status, version, reason=reason)
+        found = ResumePlan(run_id, run.status, version)
+        return planned(found, self._plan.body, self._plan.paths, start.memory, start.at)
 
     async def abandon(self) -> None:
         """Give back the lease of a run that did not come to begin."""
@@ -129,8 +171,8 @@ class Opening:
             raise StateMissing(self._run_id)
         return self._state
 
-    def _opened(self, run_id: str, position: int, state: object, journal: Journal | None = None) -> Opened:
-        return Opened(run_id, position, state, self._shape, self._codec, journal)
+    def _opened(self, run_id: str, start: _Start, journal: Kept | None = None) -> Opened:
+        return Opened(run_id, start.at, start.state, self._shape, self._codec, start.memory, journal)
 
     # A full store -----------------------------------------------------------------------------------------------------
 
@@ -149,62 +191,87 @@ class Opening:
         """A new run, from the state given or as a fork; where the id is taken already, that run goes on."""
         if origin is None and self._run_id is not None and self._state is None:
             return await self._go_on(store, run_id, None)
-        start = self._start(origin)
-        now = self._world.now()
-        plan = self._plan
+        start = await self._start(origin)
+        now, plan = self._world.now(), self._plan
         run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.paths, created=now, updated=now)
-        self._lease = await store.create(run)
+        fork_of = None if origin is None else origin.version
+        if start.migrated:
+            start.mirror.advance(self._shape.items(start.state))
+        version, head = root(Head(run_id), start.mirror, start.memory, start.step_index, start.at, now, fork_of)
+        self._lease = await store.create(run, (version,))
         if self._lease is None:
             return await self._go_on(store, run_id, origin)
-        return await self._with_root(store, self._lease, start, origin)
+        return self._opened(run_id, start, self._journal(store, self._lease, head, start))
 
     async def _go_on(self, store: VersionStore, run_id: str, origin: _Stored | None) -> Opened:
         for _ in range(_TRIES):
             run = self._checked(await store.read(run_id))
             try:
-                return await (self._go_on_from_nothing if run.head < 0 else self._go_on_from_head)(store, run, origin)
+                return await self._go_on_from(store, run, origin)
             except RunBusy as busy:
                 if busy.owner is not None:
                     raise
         raise RunBusy(run_id, None)
 
-    async def _go_on_from_nothing(self, store: VersionStore, run: Run, origin: _Stored | None) -> Opened:
-        """The process that created the run died before it stored the root."""
-        start = self._start(origin)
-        self._lease = await store.claim(replace(run, steps=self._plan.paths))
-        return await self._with_root(store, self._lease, start, origin)
-
-    async def _go_on_from_head(self, store: VersionStore, run: Run, origin: _Stored | None) -> Opened:
+    async def _go_on_from(self, store: VersionStore, run: Run, origin: _Stored | None) -> Opened:
+        if run.head < 0:
+            raise BrokenChain(version_id(run.run_id, 0), version_id(run.run_id, 0))
         if origin is not None:
             await _check_fork(store, run.run_id, origin.version)
         stored = await self._stored(store, run, version_id(run.run_id, run.head))
         if run.status == "completed":
-            state = self._build(Mirror(self._codec, stored.texts))
-            done = self._opened(run.run_id, len(self._plan.order), state)
-            return replace(done, finished_at=stored.version)
-        start = self._start(stored)
-        self._lease = await store.claim(replace(run, steps=self._plan.paths))
-        journal = self._journal(store, self._lease, head_of(stored.chain), start.mirror)
-        return self._opened(run.run_id, start.position, start.state, journal)
-
-    async def _with_root(self, store: VersionStore, lease: Lease, start: _Start, origin: _Stored | None) -> Opened:
-        journal = self._journal(store, lease, Head(lease.run_id), start.mirror)
-        last = None if origin is None else origin.chain[-1]
-        await (journal.begin(ROOT, "", None) if last is None else journal.begin(last.step_index, last.path, last.id))
-        return self._opened(lease.run_id, start.position, start.state, journal)
-
-    def _start(self, stored: _Stored | None) -> _Start:
-        """From a stored version, or else from the state given."""
-        if stored is not None:
             mirror = Mirror(self._codec, stored.texts)
-            return _Start(self._position(stored), mirror, self._build(mirror))
+            done = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror))
+            return replace(self._opened(run.run_id, done), finished_at=stored.version)
+        start = await self._start(stored)
+        self._lease = await store.claim(replace(run, steps=self._plan.paths))
+        journal = self._journal(store, self._lease, head_of(stored.chain), start)
+        if start.migrated:
+            await journal.migrate(start.step_index, start.at, start.state)
+        return replace(self._opened(run.run_id, start, journal), step_index=start.step_index)
+
+    async def _start(self, stored: _Stored | None) -> _Start:
+        """From a stored version, or else from the state given."""
+        if stored is None:
+            return self._begun()
+        mirror = Mirror(self._codec, stored.texts)
+        start = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror), stored.index)
+        try:
+            check_passed(stored.run, self._plan.paths, stored.at)
+        except FlowChanged as change:
+            if self._plan.migrate is None:
+                raise
+            return await self._migrated(start, change)
+        return start
+
+    async def _migrated(self, start: _Start, change: FlowChanged) -> _Start:
+        """The start that the flow's own migration finds; raises FlowChanged where it names no step."""
+        assert self._plan.migrate is not None
+        answer = self._plan.migrate(start.state, change)
+        name = await answer if isawaitable(answer) else answer
+        body = self._plan.body
+        if name and name not in body.steps:
+            raise FlowChanged(change.run_id, [name], self._plan.paths) from change
+        index = body.position[name] if name else ROOT
+        start.memory.forget_positions()
+        return start._replace(at=quoted(name), step_index=index, migrated=True)
+
+    def _begun(self) -> _Start:
         mirror, state = Mirror(self._codec), self._given()
-        mirror.advance(self._shape.items(state))
-        return _Start(0, mirror, state)
+        if self._plan.store is not None or self._plan.entries is not None or self._mirrors:
+            mirror.advance(self._shape.items(state))
+        return _Start("", mirror, Memory(self._codec), state)
 
     async def _stored(self, store: VersionStore, run: Run, version: str) -> _Stored:
+        """A version, with the names that the steps have now."""
         chain = await store.chain(version)
-        return _Stored(run, chain, resolved(version, chain))
+        texts, facts = split(resolved(version, chain))
+        body = self._plan.body
+        if not self._plan.has_aliases:
+            return _Stored(run, chain, texts, facts)
+        last = chain[-1]._replace(path=renamed(body, chain[-1].path))
+        run = replace(run, steps=tuple(renamed(body, path) for path in run.steps))
+        return _Stored(run, (*chain[:-1], last), texts, renamed_facts(body, facts))
 
     def _checked(self, run: Run) -> Run:
         if run.flow != self._plan.name:
@@ -213,46 +280,39 @@ class Opening:
             raise StateTypeUnknown(run.state_type)
         return run
 
-    def _position(self, stored: _Stored) -> int:
-        """The index of the first step after those passed, which all have to be there still, in their order.
-
-        Nor may one that was still to come stand before it now, for it would never be done.
-        """
-        paths, passed = self._plan.paths, stored.passed
-        position = paths.index(passed[-1]) + 1 if passed and passed[-1] in paths else 0
-        left = iter(paths)
-        skipped = set(stored.run.steps).difference(passed).intersection(paths[:position])
-        if skipped or not all(path in left for path in passed):
-            raise FlowChanged(stored.run.run_id, passed, paths)
-        return position
-
     def _build(self, mirror: Mirror) -> object:
         return self._shape.build({key: self._codec.load(text) for key, text in mirror.texts.items()})
 
-    def _journal(self, store: VersionStore, lease: Lease, head: Head, mirror: Mirror) -> ChainJournal:
-        return ChainJournal(self._plan, store, lease, head, mirror, self._shape, self._world)
+    def _journal(self, store: VersionStore, lease: Lease, head: Head, start: _Start) -> ChainJournal:
+        plan, at = self._plan, (start.step_index, start.at)
+        return ChainJournal(plan, store, lease, head, start.mirror, start.memory, self._shape, self._world, at)
 
     # A store of two methods -------------------------------------------------------------------------------------------
 
     async def _open_entries(self, store: VersionedCheckpointStore) -> Opened:
         run_id = self._run_id or self._world.new_run_id()
-        mirror = Mirror(self._codec)
-        journal = EntryJournal(self._plan, store, run_id, self._plan.resumes, mirror, self._shape, self._world)
         if self._plan.resumes is None:
-            mirror.advance(self._shape.items(self._given()))
+            start = self._begun()
+            journal = self._entry_journal(store, run_id, start)
             await journal.begin()
-            return self._opened(run_id, 0, self._given(), journal)
+            return self._opened(run_id, start, journal)
         snapshot = await resolve_entry(store, self._plan.resumes)
-        position = snapshot.step_index + 1
-        if position > len(self._plan.order):
+        order = self._plan.body.order
+        if snapshot.step_index >= len(order):
             raise FlowChanged(self._plan.resumes, [f"step number {snapshot.step_index}"], self._plan.paths)
+        at = "" if snapshot.step_index < 0 else order[snapshot.step_index].quoted
+        mirror = Mirror(self._codec)
         # Through JSON, so that the run works on a copy, and never on what the store holds.
         mirror.advance(snapshot.state)
-        return self._opened(run_id, position, self._build(mirror), journal)
+        start = _Start(at, mirror, Memory(self._codec), self._build(mirror))
+        return self._opened(run_id, start, self._entry_journal(store, run_id, start))
+
+    def _entry_journal(self, store: VersionedCheckpointStore, run_id: str, start: _Start) -> EntryJournal:
+        return EntryJournal(self._plan, store, run_id, self._plan.resumes, start.mirror, self._shape, self._world)
 
 
 async def _check_fork(store: VersionStore, run_id: str, version: str) -> None:
     """Is the run of this id a fork of that version?"""
-    (root,) = await store.chain(version_id(run_id, 0))
-    if root.fork_of != version:
+    (first,) = await store.chain(version_id(run_id, 0))
+    if first.fork_of != version:
         raise BadName("fork", run_id, f"the run of this id is no fork of {version!r}")

@@ -1,48 +1,86 @@
-"""The one loop: take the step, call it, hand the state to the journal."""
+"""One execution of a flow: open the run, walk its steps, store how that ended."""
 
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from inspect import isawaitable
-from types import CoroutineType
-from typing import Any, Generic, TypeAlias, cast
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Generic, cast
 
 import anyio
 
-from flowneer_async.context import Context
-from flowneer_async.differ import Mirror
-from flowneer_async.errors import FlowError, StateError, StepReturned
+from flowneer_async.answers import Answer, give
+from flowneer_async.behind import beside
+from flowneer_async.errors import Fenced, FlowError, RunBusy, RunError, StateError
+from flowneer_async.events import Event, Failure, RunDone, RunFailed, RunStarted, RunWaiting, Waiting
+from flowneer_async.line import Core, Line, Place, Suspended, Watch
+from flowneer_async.memory import Memory
 from flowneer_async.opening import Opened, Opening
 from flowneer_async.plan import Plan
-from flowneer_async.policy import Backoff, World, wait_after
+from flowneer_async.policy import World
 from flowneer_async.shield import complete
-from flowneer_async.steps import S, Task, check_option
+from flowneer_async.steps import S
+from flowneer_async.undoing import guarded
 from flowneer_async.versions import Status
-
-Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+from flowneer_async.walk import walk
 
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[S]):
     """How a run ended. `state` is the very object that was passed, or, after a resume, a new one.
 
-    `version` is the last version stored; None without a store.
+    `version` is the last version stored; None without a store. A run with status "waiting" says in `waits` for what;
+    `failures` are the items of batches that were given up.
     """
 
     state: S
     version: str | None
     status: Status
     run_id: str
+    waits: tuple[Waiting, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
 
-async def execute(plan: Plan[S], state: S | None, run_id: str | None, deps: object, world: World) -> Result[S]:
-    """Run a flow to its end, from its beginning or from where it was."""
-    opened = await _open(Opening(plan, state, run_id, world))
-    run = _Run(plan, opened, deps, world)
-    if opened.finished_at is None:
-        await run.work()
+async def execute(
+    plan: Plan[S],
+    state: S | None,
+    run_id: str | None,
+    deps: object,
+    world: World,
+    watch: Watch | None = None,
+    answer: Answer | None = None,
+) -> Result[S]:
+    """Run a flow to its end, or until it waits, from its beginning or from where it was."""
+    while True:
+        opened = await _open(Opening(plan, state, run_id, world, mirrors=watch is not None))
+        waits = await _Run(plan, opened, deps, world, watch, answer).work()
+        if not await _came_meanwhile(plan, opened.run_id, waits):
+            return _result(opened, waits)
+        plan, state, run_id, answer = replace(plan, resumes=None), None, opened.run_id, None
+
+
+def _result(opened: Opened, waits: tuple[Waiting, ...]) -> Result[Any]:
     version = opened.finished_at or (opened.journal.version if opened.journal is not None else None)
-    return Result(cast(S, opened.state), version, "completed", opened.run_id)
+    failures = failures_in(opened.memory)
+    return Result(opened.state, version, "waiting" if waits else "completed", opened.run_id, waits, failures)
+
+
+def failures_in(memory: Memory) -> tuple[Failure, ...]:
+    """The items that were given up."""
+    kinds = sorted(kind for kind in memory.of("") if kind.startswith("failure:"))
+    stored = [cast(dict[str, str], memory.get("", kind)) for kind in kinds]
+    return tuple(Failure(each["step"], each["error"]) for each in stored)
+
+
+async def _came_meanwhile(plan: Plan[Any], run_id: str, waits: tuple[Waiting, ...]) -> bool:
+    """Did a signal come between the moment the run looked for it, and that in which it was put down?
+
+    Whoever sent it after that can resume the run; whoever sent it before found the run busy.
+    """
+    names = {wait.name for wait in waits if wait.kind == "signal"}
+    if not names or plan.store is None:
+        return False
+    run = await plan.store.read(run_id)
+    signals = await plan.store.signals(run_id)
+    return run.status == "waiting" and any(each.name in names and each.sent >= run.updated for each in signals)
 
 
 async def _open(opening: Opening) -> Opened:
@@ -57,123 +95,113 @@ async def _open(opening: Opening) -> Opened:
 class _Run:
     """One execution."""
 
-    __slots__ = ("_deps", "_opened", "_plan", "_world")
+    def __init__(
+        self,
+        plan: Plan[Any],
+        opened: Opened,
+        deps: object,
+        world: World,
+        watch: Watch | None,
+        answer: Answer | None,
+    ) -> None:
+        self._plan, self._around, self._opened, self._journal = plan, plan.around, opened, opened.journal
+        self._watch, self._answer = watch, answer
+        core = Core(
+            opened.run_id,
+            plan,
+            deps,
+            world,
+            opened.codec,
+            opened.shape,
+            opened.memory,
+            opened.journal,
+            walk,
+            plan.around,
+            watch,
+        )
+        self._line = Line(core, "", opened.state, opened.shape, opened.journal)
 
-    def __init__(self, plan: Plan[Any], opened: Opened, deps: object, world: World) -> None:
-        self._plan, self._opened, self._deps, self._world = plan, opened, deps, world
+    async def work(self) -> tuple[Waiting, ...]:
+        """Walk the steps, store how that ended, and tell; gives what the run waits for."""
+        opened = self._opened
+        await self._tell(RunStarted(opened.run_id, None if self._journal is None else self._journal.version))
+        waits: tuple[Waiting, ...] = ()
+        if opened.finished_at is None:
+            try:
+                await self._ended(self._to_the_end())
+            except Suspended as suspended:
+                waits = suspended.waits
+                await self._tell(RunWaiting(waits))
+                return waits
+            except Exception as error:
+                await self._tell(RunFailed(opened.run_id, error))
+                raise
+        version = opened.finished_at or (None if self._journal is None else self._journal.version)
+        await self._tell(RunDone(opened.run_id, version))
+        return waits
 
-    async def work(self) -> None:
-        """Walk the steps, and store how that ended."""
-        journal = self._opened.journal
-        if journal is None:
-            await self._walk()
-            return
+    async def _ended(self, work: Awaitable[None]) -> None:
+        """Do the work, and store how it ended."""
         try:
-            await (self._walk() if journal.behind is None else _beside(journal.behind.work, self._walk))
-        except (FlowError, StateError, StepReturned) as error:
-            await self._close("failed", str(error))
+            await work
+        except Suspended:
+            await self._close("waiting")
+            raise
+        except (Fenced, RunBusy):
+            await self._close_quietly("running")
+            raise
+        except (RunError, StateError) as error:
+            await self._close_quietly("failed", str(error))
             raise
         except GeneratorExit:  # thrown away in the middle: nothing can be awaited any more
             raise
         except anyio.get_cancelled_exc_class():
-            await self._close("cancelled")
+            await self._close_quietly("cancelled")
             raise
         except BaseException:
-            # The store failed, the lease was lost, or the process is told to end: the run is not over.
-            await self._close("running")
+            # The store failed, or the process is told to end: the run is not over.
+            await self._close_quietly("running")
             raise
-        await complete(journal.close("completed", self._opened.state))
+        await self._close("completed")
 
-    async def _close(self, status: Status, error: str | None = None) -> None:
-        assert self._opened.journal is not None
-        # What ended the run is told to the caller; that the store could not keep it too would only hide that.
-        with suppress(Exception):
-            await complete(self._opened.journal.close(status, self._opened.state, error))
+    async def _to_the_end(self) -> None:
+        if self._journal is None or self._journal.behind is None:
+            await self._walk()
+        else:
+            await beside(self._journal.behind, self._walk)
 
     async def _walk(self) -> None:
-        opened, order = self._opened, self._plan.order
-        journal, state, run_id, deps = opened.journal, opened.state, opened.run_id, self._deps
-        for index in range(opened.position, len(order)):
-            task = order[index]
-            if task.is_plain:
-                try:
-                    returned = await _called(task, state, run_id, 1, deps)
-                except Exception as cause:
-                    raise FlowError(task.path, run_id, cause, 1) from cause
-            else:
-                returned = await self._attempts(task)
-            if returned is not None:
-                raise StepReturned(task.path, run_id, type(returned))
-            if journal is not None:
-                await journal.record(index, task.path, state)
+        body = self._plan.body
+        place = Place(None, body)
+        if self._answer is not None:
+            await give(self._line, self._answer, self._opened.step_index)
+        if self._around is not None:
+            await self._begin(place)
+        await guarded(self._line, body, place, self._line.trail(self._opened.at))
 
-    async def _attempts(self, task: Task[Any]) -> object:
-        """Call a step as often as its options allow; before each further attempt the state is what it was."""
-        opened, world = self._opened, self._world
-        retries, delay, timeout = self._options(task)
-        before = self._before() if retries else None
-        attempt = 1
-        while True:
-            try:
-                with nullcontext() if timeout is None else anyio.fail_after(timeout):
-                    return await _called(task, opened.state, opened.run_id, attempt, self._deps)
-            except Exception as cause:
-                if before is None or attempt > retries:
-                    raise FlowError(task.path, opened.run_id, cause, attempt) from cause
-            before.restore(opened.shape, opened.state)
-            await world.sleep(wait_after(attempt, delay, world.draw))
-            attempt += 1
-
-    def _options(self, task: Task[Any]) -> tuple[int, float | Backoff, float | None]:
-        """The step's options for the state as it is now."""
-        state = self._opened.state
+    async def _begin(self, place: Place) -> None:
+        assert self._around is not None
         try:
-            return (
-                _chosen("retries", task.retries, state),
-                _chosen("delay", task.delay, state),
-                _chosen("timeout", task.timeout, state),
-            )
+            await self._around.tell("before_flow", "", self._line.state, self._line.context(place, ""))
         except Exception as cause:
-            raise FlowError(task.path, self._opened.run_id, cause, 1) from cause
+            raise FlowError("@before_flow", self._opened.run_id, cause, 1) from cause
+        self._line.is_clean = False
 
-    def _before(self) -> Mirror:
-        """The state as it is now, to go back to."""
-        journal = self._opened.journal
-        if journal is not None and journal.before is not None:
-            return journal.before
-        mirror = Mirror(self._opened.codec)
-        mirror.advance(self._opened.shape.items(self._opened.state))
-        return mirror
-
-
-async def _called(task: Task[Any], state: object, run_id: str, attempt: int, deps: object) -> object:
-    returned = task.call(state, Context(run_id, task.path, attempt, deps)) if task.wants_context else task.call(state)
-    if returned is None:
-        return None
-    kind: type = type(returned)  # asked first, for isawaitable takes as long as all the rest
-    return await cast(Awaitable[object], returned) if kind is CoroutineType or isawaitable(returned) else returned
-
-
-async def _beside(background: Work, work: Work) -> None:
-    """Do `work` while `background` goes on, and raise what it raises as it is, in no group."""
-    failure: BaseException | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(background)
+    async def _close(self, status: Status, error: str | None = None) -> None:
+        """Store how the run stands, and tell the hooks."""
         try:
-            await work()
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+            if self._journal is not None:
+                await complete(self._journal.close(status, self._opened.state, error))
+        finally:
+            if self._around is not None:
+                context = self._line.context(Place(None, self._plan.body), "")
+                await complete(self._around.tell("after_flow", "", self._line.state, context, status))
 
+    async def _close_quietly(self, status: Status, error: str | None = None) -> None:
+        # What ended the run is told to the caller; that the store could not keep it too would only hide that.
+        with suppress(Exception):
+            await self._close(status, error)
 
-def _chosen(name: str, option: Any, state: object) -> Any:
-    """The value of an option, which may be a function of the state."""
-    if not callable(option):
-        return option
-    value = option(state)
-    check_option(name, value, f"a {type(value).__qualname__}")  # the value may be one of the state
-    return value
+    async def _tell(self, event: Event) -> None:
+        if self._watch is not None:
+            await self._watch(event)

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from flowneer_async.encoding import JSON
 from flowneer_async.errors import VersionConflict
+from flowneer_async.memory import split
 from flowneer_async.versions import (
     Run,
     Signal,
@@ -106,5 +107,5 @@ def _check_row(run_id: str, versions: Sequence[Version], seq: int) -> None:
 async def resolve(store: VersionStore, version: str) -> Snapshot[Plain]:
     """Resolve a version to its state as a plain dict; raises UnknownVersion, BrokenChain, CorruptVersion."""
     chain = await store.chain(version)
-    texts = resolved(version, chain)
+    texts, _ = split(resolved(version, chain))
     return Snapshot(chain[-1].step_index, {key: JSON.load(text) for key, text in texts.items()})

@@ -19,7 +19,6 @@ from flowneer_async import (
     FlowError,
     FlowneerError,
     ForeignRun,
-    StateMissing,
     StateTypeUnknown,
     UnknownRun,
     UnknownVersion,
@@ -135,11 +134,7 @@ def generator(state: State) -> Any:
     yield
 
 
-async def async_generator(state: State) -> Any:
-    yield
-
-
-NO_STEPS: list[Any] = [None, 7, "name", {}, object(), generator, async_generator, lambda: None, lambda a, b, c: None]
+NO_STEPS: list[Any] = [None, 7, "name", {}, object(), generator, lambda: None, lambda a, b, c: None]
 
 
 @pytest.mark.parametrize("no_step", NO_STEPS, ids=lambda value: type(value).__name__)
@@ -180,12 +175,12 @@ async def test_a_new_run_needs_a_state(store: VersionStore) -> None:
     assert (await flow_of("ab").with_versioned_checkpoint(store).run(start(), run_id="r")).version == "r@2"
 
 
-async def test_a_run_that_died_at_birth_needs_a_state_again(store: VersionStore) -> None:
-    """A run whose initial state was never stored says that it wants one; given one, it begins."""
+async def test_a_run_that_died_at_birth_was_never_there(store: VersionStore) -> None:
+    """A run is stored together with its initial state, or not at all; given one again, it begins."""
     flow = flow_of("ab")
     with pytest.raises(Crash):
         await flow.with_versioned_checkpoint(CrashingStore(store, 1)).run(start(), run_id="r")
-    async with refused(store, StateMissing, "'r'", "run(state, run_id="):
+    async with refused(store, UnknownRun, "'r'"):
         await flow.with_versioned_checkpoint(store).run(run_id="r")
     assert (await flow.with_versioned_checkpoint(store).run(start(), run_id="r")).state["done"] == ["a", "b"]
 

@@ -1,7 +1,7 @@
 """The builder: flows never change, and a mistake is found where it is made."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
@@ -177,10 +177,6 @@ def yields(state: State) -> Iterator[None]:
     yield
 
 
-async def yields_async(state: State) -> AsyncIterator[None]:
-    yield
-
-
 def nothing() -> None: ...
 def three(a: object, b: object, c: object) -> None: ...
 def keyword(*, state: object) -> None: ...
@@ -191,7 +187,7 @@ def only_keywords(**options: object) -> None: ...
 
 
 WRONG_STEPS: dict[str, list[Any]] = {
-    "it is a generator": [yields, yields_async, partial(yields)],
+    "it is a generator": [yields, partial(yields)],
     "it is no callable": [None, 7, "first", [first], asyncio.sleep(0).close()],
     "it takes neither": [
         *(nothing, three, keyword, needs_keyword, needs_keyword_too, needs_keyword_and_context, only_keywords),

@@ -14,6 +14,7 @@ import pytest
 from flowneer_async import Fenced, FlowBuilder, FlowError, Lease, Run, RunBusy, StoreFull
 from flowneer_async.policy import unix_ms
 from flowneer_async.testing import FakeWorld
+from flowneer_async.testing.chains import counting
 from flowneer_stores import SqliteStore, owner, queries
 from flowneer_stores.writer import Writer
 from tests.support.counting import State, count, counts
@@ -211,7 +212,8 @@ async def test_a_store_that_closes_gives_its_leases_back(path: Path) -> None:
     async with SqliteStore(path) as store:
         await counts(store, "other")
         for number in range(3):
-            assert await store.create(Run(f"r{number}", "counting", "dict", ("1", "2", "3"))) is not None
+            run = Run(f"r{number}", "counting", "dict", ("1", "2", "3"))
+            assert await store.create(run, counting(run.run_id, 1)) is not None
     async with SqliteStore(path) as store:
         assert [(await store.read(f"r{number}")).owner for number in range(3)] == [None] * 3
         await counts(store, "r1")
@@ -265,7 +267,7 @@ async def test_a_release_that_fails_does_not_lock_its_process_out(path: Path, mo
 async def test_a_claim_that_fails_takes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that could not be stored leaves the run to whoever asks next."""
     async with SqliteStore(path) as store, SqliteStore(path) as other:
-        lease = await store.create(Run("r", "counting", "dict", ()))
+        lease = await store.create(Run("r", "counting", "dict", ()), counting("r", 1))
         assert isinstance(lease, Lease)
         await store.release(lease, "running")
         fail_once(monkeypatch, queries.CLAIM)

@@ -87,7 +87,7 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
 
 def test_the_engine_imports_neither_a_store_nor_an_optional_package() -> None:
     """They are loaded where they are used."""
-    unwanted = ["flowneer_stores", "aiosqlite", "sqlite3", "pydantic", "msgspec", "typing_extensions", "hypothesis"]
+    unwanted = ["flowneer_stores", "aiosqlite", "sqlite3", "pydantic", "msgspec", "opentelemetry", "hypothesis"]
     code = f"import sys, flowneer_async; print([name for name in {unwanted} if name in sys.modules])"
     path = [f"sys.path.insert(0, {entry!r})" for entry in reversed(sys.path) if entry]
     ran = subprocess.run(

@@ -45,8 +45,8 @@ async def returns(state: Report) -> int:
     return len(state["url"])
 
 
-def returns_too(state: Report, ctx: Context) -> str:
-    return state["url"] + ctx.step
+def returns_too(state: Report, ctx: Context) -> bytes:
+    return (state["url"] + ctx.step).encode()
 
 
 async def three(state: Report, ctx: Context, more: int) -> None:

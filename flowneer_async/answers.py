@@ -1,0 +1,50 @@
+"""Giving a run the answer that it waits for."""
+
+from dataclasses import dataclass
+
+from flowneer_async.errors import NotWaiting
+from flowneer_async.line import Line, Place
+from flowneer_async.memory import Memory
+
+
+class _NoAnswer:
+    def __repr__(self) -> str:
+        return "NO_ANSWER"
+
+
+NO_ANSWER = _NoAnswer()
+"""For None is an answer, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked for, and the path of the step that asks, where there are several."""
+
+    value: object
+    at: str | None
+
+
+async def give(line: Line, answer: Answer, step_index: int) -> None:
+    """Store an answer, before the run goes on; raises NotWaiting."""
+    if answer.value is NO_ANSWER:
+        return
+    core = line.core
+    asking = open_questions(core.memory)
+    paths = [path for path in asking if answer.at in (None, path)]
+    if len(paths) != 1:
+        raise NotWaiting(core.run_id, answer.at, tuple(asking))
+    core.memory.put(paths[0], asking[paths[0]], answer.value)
+    await line.note(Place(None, core.plan.body, top=step_index), f"{paths[0]}/@answer")
+
+
+def open_questions(memory: Memory) -> dict[str, str]:
+    """The steps that wait for an answer, and the kind of fact that it is to be."""
+    found: dict[str, str] = {}
+    for path in memory.paths:
+        facts = memory.of(path)
+        asked = [kind[3:] for kind in facts if kind.startswith("ask") and f"answer{kind[3:]}" not in facts]
+        if asked:
+            found[path] = f"answer{asked[0]}"
+        elif "begun" in facts and "settled" not in facts:
+            found[path] = "settled"
+    return found

@@ -1,0 +1,124 @@
+"""What a resume would do, before anything runs."""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from flowneer_async.answers import open_questions
+from flowneer_async.cursor import ERROR, Frame, decode, encode, static
+from flowneer_async.errors import FlowneerError
+from flowneer_async.memory import Memory
+from flowneer_async.outline import beneath
+from flowneer_async.passed import before
+from flowneer_async.picture import Progress
+from flowneer_async.steps import Batch, Body, Branch, Loop, Node, Parallel, Task, parts
+from flowneer_async.versions import Status
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePlan:
+    """What `run(run_id=…)` would do, all by the paths of steps.
+
+    `skipped` are done, and are not done again, as far as they stand in bodies that the run is in. The run goes on with
+    `again`, one for each lane: a step that may have begun before. Those `in_doubt` may be done at most once, and were
+    interrupted; those that `ask` wait for an answer. `reason` is why the run cannot go on at all.
+    """
+
+    run_id: str
+    status: Status
+    version: str
+    skipped: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    in_doubt: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+    reason: FlowneerError | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """The same, for `to_mermaid` and `describe`."""
+        here = frozenset(static(decode(path)) for path in self.again)
+        done, none = frozenset(self.skipped) - here, frozenset[str]()
+        if self.status == "completed":
+            return Progress(done=done)
+        return Progress(
+            done=done,
+            current=here if self.status in ("running", "cancelled") else none,
+            failed=here if self.status == "failed" else none,
+            waiting=here if self.status == "waiting" else none,
+        )
+
+
+def planned(found: ResumePlan, body: Body[Any], paths: tuple[str, ...], memory: Memory, at: str) -> ResumePlan:
+    """The plan of a run, with what it would skip, do again, and ask from a position on."""
+    goto = cast(str | None, memory.get("", "goto"))
+    again = _next(body, "", decode(goto or at), memory) or []
+    skipped = tuple(path for path in before(static(decode(at)), paths) if path not in map(_static, again))
+    asks = open_questions(memory)
+    doubts = [path for path in memory.paths if memory.has(path, "begun")]
+    return replace(found, skipped=skipped, again=tuple(again), in_doubt=tuple(doubts), asks=tuple(asks))
+
+
+def _static(path: str) -> str:
+    return static(decode(path))
+
+
+def _next(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memory: Memory) -> list[str] | None:
+    """The paths that a body goes on with; None where it is at its end."""
+    if trail and trail[0] == ERROR and body.on_error is not None:
+        return _next(body.on_error, beneath(prefix, "@error"), trail[1:], memory)
+    if not trail or trail[0].is_own:
+        return _first(body, 0, 0, prefix, memory)
+    first = trail[0]
+    number = body.position.get(first.name, len(body.order))
+    if len(trail) > 1 and number < len(body.order):
+        node = body.order[number]
+        path = beneath(prefix, encode((Frame(node.name, None, first.round),)))
+        found = _within(node, path, trail, memory)
+        if found is not None:
+            return found
+    return _first(body, number + 1, first.round, prefix, memory)
+
+
+def _first(body: Body[Any], number: int, round: int, prefix: str, memory: Memory) -> list[str] | None:
+    if number >= len(body.order):
+        return None
+    node = body.order[number]
+    path = beneath(prefix, encode((Frame(node.name, None, round),)))
+    if isinstance(node, Parallel) or (isinstance(node, Batch) and node.concurrency > 1):
+        return _in_lanes(node, path, memory)
+    return [path]
+
+
+def _within(node: Node[Any], path: str, trail: tuple[Frame, ...], memory: Memory) -> list[str] | None:
+    """The paths that go on inside a step that was entered; None where only what follows it is left."""
+    first, rest = trail[0], trail[1:]
+    match node:
+        case Task():
+            return [path]
+        case Branch():
+            chosen = dict(parts(node)).get(rest[0].name)
+            return None if chosen is None else _next(chosen, beneath(path, encode(rest[:1])), rest[1:], memory)
+        case Parallel():
+            return _in_lanes(node, path, memory)
+        case Batch() if node.concurrency > 1:
+            return _in_lanes(node, path, memory)
+        case Loop() | Batch():
+            inner = path if first.index is None else f"{path}[{first.index}]"
+            return _next(node.body, inner, rest, memory) or [path]
+        case _:
+            bodies = [body for _, body in parts(node)]
+            return _next(bodies[0], path, rest, memory) if bodies else [path]
+
+
+def _in_lanes(node: Parallel[Any] | Batch[Any], path: str, memory: Memory) -> list[str]:
+    """The paths that the lanes go on with, or, where all are done, that of the step which merges them."""
+    if isinstance(node, Parallel):
+        bodies = list(node.lanes)
+    else:
+        bodies = [node.body] * len(cast(list[object], memory.get(path, "items") or []))
+    found: list[str] = []
+    for number, body in enumerate(bodies):
+        lane = f"{path}[{number}]"
+        if not memory.has(lane, "failed"):
+            at = cast(str, memory.get(lane, "goto") or memory.get(lane, "at") or "")
+            found += _next(body, lane, decode(at)[len(decode(lane)) :], memory) or []
+    return found or [path]

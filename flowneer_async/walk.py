@@ -1,0 +1,221 @@
+"""The one loop: take the step, do it as its kind is done, keep what it changed, move on."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from types import CoroutineType
+from typing import Any, cast
+
+from flowneer_async.attempts import task
+from flowneer_async.cursor import Frame, encode, quoted
+from flowneer_async.errors import FlowError, StepReturned, TooManyVisits, UnknownAnchor, UnknownCase
+from flowneer_async.lanes import concurrent, each_alone, items_of, parallel
+from flowneer_async.line import Line, Place, Trail
+from flowneer_async.steps import (
+    Anchor,
+    Batch,
+    Body,
+    Branch,
+    Goto,
+    Loop,
+    Node,
+    Parallel,
+    Sleep,
+    Sub,
+    Task,
+    Wait,
+    parts,
+)
+from flowneer_async.undoing import enter
+from flowneer_async.waiting import sleep, wait_for
+
+_RECORDED = (Task, Wait, Sleep, Parallel, Batch)
+"""Kinds that make a version when they are done; the steps inside of the others do so themselves."""
+
+
+class Jumped(BaseException):
+    """A step has jumped to an anchor of a body around the one that it stands in."""
+
+    def __init__(self, place: Place, number: int) -> None:
+        super().__init__()
+        self.place, self.number = place, number
+
+
+async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
+    """Do the steps of a body one after the other, from where `trail` leads to."""
+    core, journal, order = line.core, line.journal, body.order
+    is_quick = core.around is None and core.watch is None
+    number, trail = _begin(body, place, trail)
+    while number < len(order):
+        node = order[number]
+        place.at = number
+        path = place.prefix + node.quoted
+        if place.round:
+            path = f"{path}~{place.round}"
+        try:
+            if is_quick and type(node) is Task and node.is_plain:
+                returned = await _called(line, node, path)
+                if returned is None and journal is not None:
+                    await line.record(node, place, path)
+            else:
+                returned = await _KINDS[type(node)](line, node, place, path, trail)
+                if returned is None and (isinstance(node, _RECORDED) or (journal is not None and journal.whole_steps)):
+                    await line.record(node, place, path)
+            if returned is not None:
+                await _jump(line, node, place, path, returned)
+        except Jumped as jump:
+            if jump.place is not place:
+                raise
+            number = jump.number
+        number += 1
+        trail = ()
+    if place.round:
+        _forget_visits(line, place)
+
+
+def _begin(body: Body[Any], place: Place, trail: Trail) -> tuple[int, Trail]:
+    """The number of the step to go on with, and the frames that lead on inside of it."""
+    if not trail or trail[0].is_own:
+        return 0, ()
+    number = body.position[trail[0].name]
+    place.round = trail[0].round
+    return (number, trail) if len(trail) > 1 else (number + 1, ())
+
+
+async def _called(line: Line, node: Task[Any], path: str) -> object:
+    """Call a step without options, in the quickest way."""
+    try:
+        returned = node.call(line.state)
+        if returned is None:
+            return None
+        kind: type = type(returned)  # asked first, for isawaitable takes as long as all the rest
+        return await cast(Awaitable[object], returned) if kind is CoroutineType or isawaitable(returned) else returned
+    except Exception as cause:
+        raise FlowError(path, line.core.run_id, cause, 1) from cause
+
+
+# Jumps ----------------------------------------------------------------------------------------------------------------
+
+
+async def _jump(line: Line, node: Node[Any], place: Place, path: str, returned: object) -> None:
+    """Keep the step that jumps together with where it lands; always raises Jumped, or why it cannot be done."""
+    name = _target(line, path, returned)
+    landing: Place | None = place
+    while landing is not None and name not in landing.body.anchors:
+        landing = landing.outer
+    if landing is None:
+        raise UnknownAnchor(path, line.core.run_id, name)
+    number = landing.body.anchors[name]
+    anchor = cast(Anchor, landing.body.order[number])
+    _visit(line, anchor, landing)
+    landing.round += 1
+    at = f"{landing.prefix}{encode((Frame(name, None, landing.round),))}"
+    await line.record(node, place, path, (number if landing.top is None else landing.top, at))
+    await line.tell("on_anchor_hit", anchor, landing, at)
+    raise Jumped(landing, number)
+
+
+def _target(line: Line, path: str, returned: object) -> str:
+    if isinstance(returned, Goto):
+        return returned.anchor
+    if isinstance(returned, str) and returned[:1] == "#":
+        return returned[1:]
+    raise StepReturned(path, line.core.run_id, type(returned))
+
+
+def _visit(line: Line, anchor: Anchor, landing: Place) -> None:
+    """Count a jump to an anchor; raises the FlowError that one too many is."""
+    if anchor.max_visits is None:
+        return
+    path, memory, run_id = landing.prefix + anchor.quoted, line.core.memory, line.core.run_id
+    visits = cast(int, memory.get(path, "visits") or 0) + 1
+    if visits > anchor.max_visits:
+        cause = TooManyVisits(path, run_id, anchor.max_visits)
+        raise FlowError(path, run_id, cause, 1) from cause
+    memory.put(path, "visits", visits)
+
+
+def _forget_visits(line: Line, place: Place) -> None:
+    for name in place.body.anchors:
+        line.core.memory.forget(place.prefix + quoted(name))
+
+
+# Kinds ----------------------------------------------------------------------------------------------------------------
+
+
+async def _sub(line: Line, node: Sub[Any], place: Place, path: str, trail: Trail) -> None:
+    await enter(line, node.body, place.inside(node.body, f"{path}/"), trail[1:])
+
+
+async def _branch(line: Line, node: Branch[Any], place: Place, path: str, trail: Trail) -> None:
+    bodies = cast(Mapping[str, Body[Any]], dict(parts(node)))
+    if len(trail) > 1:
+        case = trail[1].name
+    else:
+        case = await _choice(line, node, place, path, bodies)
+        await line.mark(node, place, f"{path}/{quoted(case)}/@chosen")
+    prefix = f"{path}/{quoted(case)}/"
+    await enter(line, bodies[case], place.inside(bodies[case], prefix), trail[2:])
+
+
+async def _choice(line: Line, node: Branch[Any], place: Place, path: str, bodies: Mapping[str, Body[Any]]) -> str:
+    answer = await line.ask(node.router, place, path)
+    if isinstance(answer, str) and answer in node.cases:
+        return answer
+    if "default" in bodies:
+        return "default"
+    cause = UnknownCase(path, line.core.run_id, type(answer), tuple(node.cases))
+    raise FlowError(path, line.core.run_id, cause, 1) from cause
+
+
+async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Trail) -> None:
+    number = (trail[0].index or 0) if trail else 0
+    inner, rest = place.inside(node.body, ""), trail[1:]
+    while rest or await _holds(line, node, inner, path, number):
+        inner.prefix, inner.index, inner.round = f"{path}[{number}]/", number, 0
+        await line.tell("on_loop_iteration", node, inner, inner.where)
+        await enter(line, node.body, inner, rest)
+        rest = ()
+        number += 1
+
+
+async def _holds(line: Line, node: Loop[Any], inner: Place, path: str, number: int) -> bool:
+    inner.index = number
+    return bool(await line.ask(node.condition, inner, path))
+
+
+async def _batch(line: Line, node: Batch[Any], place: Place, path: str, trail: Trail) -> None:
+    items = await items_of(line, node, place, path)
+    if node.concurrency > 1:
+        await concurrent(line, node, items, place, path)
+    elif node.in_lanes:
+        await each_alone(line, node, items, place, path, trail)
+    else:
+        await _one_by_one(line, node, items, place, path, trail)
+    line.core.memory.forget(path)
+
+
+async def _one_by_one(line: Line, node: Batch[Any], items: list[object], place: Place, path: str, trail: Trail) -> None:
+    begin = (trail[0].index or 0) if trail else 0
+    inner, rest = place.inside(node.body, ""), trail[1:]
+    for number in range(begin, len(items)):
+        inner.prefix, inner.item, inner.index, inner.round = f"{path}[{number}]/", items[number], number, 0
+        await line.tell("on_loop_iteration", node, inner, inner.where)
+        await enter(line, node.body, inner, rest)
+        rest = ()
+
+
+async def _anchor(line: Line, node: Anchor, place: Place, path: str, trail: Trail) -> None:
+    pass
+
+
+_KINDS: Mapping[type, Callable[..., Awaitable[object]]] = {
+    Task: task,
+    Sub: _sub,
+    Branch: _branch,
+    Loop: _loop,
+    Batch: _batch,
+    Parallel: parallel,
+    Anchor: _anchor,
+    Sleep: sleep,
+    Wait: wait_for,
+}
