@@ -1,7 +1,7 @@
 """Bodies of flows to draw and to describe: of all kinds of steps, nested, with names that mean something elsewhere."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from hypothesis import strategies as st
 
@@ -109,7 +109,7 @@ def task(name: str, *targets: str, **options: Any) -> Task[Any]:
         pass
 
     if targets:
-        step.__annotations__["return"] = Literal.__getitem__(tuple(f"#{target}" for target in targets)) | None
+        step.__annotations__["return"] = cast(Any, Literal)[tuple(f"#{target}" for target in targets)] | None
     return new_task("flow", step, name, **options)
 
 
