@@ -2,28 +2,27 @@
 
 Plain functions over one dict, `Census`: nothing here knows of flows, stores or terminals.
 
-    state = new_census("/usr/lib/python3.11")
-    find_files(state)
-    for name in state["files"]:
-        count_file(state, name)
-    rank(state)
+    census = new_census("/usr/lib/python3.11")
+    for name in find_files(census):
+        count_file(census, name)
+    rank(census)
 """
 
 import ast
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
 TOP = 10  # how many of the longest functions and of the most imported modules are kept
-KEPT_FAILURES = 20  # all failures are counted, these many are kept with their reason
 SKIPPED = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement keeps its inner statements
 UNREADABLE = (OSError, SyntaxError, ValueError, RecursionError, MemoryError)  # what reading and parsing may raise
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-OnFile = Callable[[int, int], None]  # told after every file: how many are counted, how many there are
+OnFile = Callable[[], None]  # told after every file
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -46,8 +45,7 @@ class Import(TypedDict):
 
 class Census(TypedDict):
     root: str
-    files: list[str]  # fixed by the first step, sorted, relative to root
-    done: int  # how many of them are counted
+    files: int
     lines: int
     functions: int
     async_functions: int
@@ -56,19 +54,18 @@ class Census(TypedDict):
     definitions: int  # what may have a docstring: modules, classes, functions
     documented: int  # of these, how many have one
     annotated: int  # functions that say what they return
-    modules: dict[str, int]  # imported top-level module: how often
-    longest: list[LongFunction]
+    imported: list[str]  # a top-level module for each import that is not relative
     most_imported: list[Import]
-    failed: int
+    longest: list[LongFunction]
     failures: list[Failure]
 
 
 def new_census(root: str) -> Census:
     """The empty census of a tree."""
     return {
-        "root": root, "files": [], "done": 0, "lines": 0, "functions": 0, "async_functions": 0, "classes": 0,
-        "imports": 0, "definitions": 0, "documented": 0, "annotated": 0, "modules": {}, "longest": [],
-        "most_imported": [], "failed": 0, "failures": [],
+        "root": root, "files": 0, "lines": 0, "functions": 0, "async_functions": 0, "classes": 0, "imports": 0,
+        "definitions": 0, "documented": 0, "annotated": 0, "imported": [], "most_imported": [], "longest": [],
+        "failures": [],
     }  # fmt: skip
 
 
@@ -80,9 +77,9 @@ def python_files(root: str) -> Iterator[str]:
         yield from (path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
-def find_files(state: Census) -> None:
-    """Fix the list of files. Whatever happens to the tree later, this is the list that is counted."""
-    state["files"] = sorted(printable(name) for name in python_files(state["root"]))
+def find_files(census: Census) -> list[str]:
+    """The names of all files of the tree, in their order."""
+    return sorted(printable(name) for name in python_files(census["root"]))
 
 
 def printable(text: str) -> str:
@@ -90,19 +87,19 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def count_file(state: Census, name: str) -> None:
-    """Count one file into the state. One that cannot be read or parsed is noted as failed."""
+def count_file(census: Census, name: str) -> None:
+    """Count one file. One that cannot be read or parsed is noted with its reason."""
+    census["files"] += 1
     try:
-        source = Path(state["root"], name).read_bytes()
+        source = Path(census["root"], name).read_bytes()
         tree = parse(source)
     except UNREADABLE as error:
-        count_failure(state, name, error)
-    else:
-        state["lines"] += len(source.splitlines())
-        count_definition(state, tree)
-        for node in statements(tree):
-            count_statement(state, name, node)
-    state["done"] += 1
+        census["failures"].append({"file": name, "reason": reason(error)})
+        return
+    census["lines"] += len(source.splitlines())
+    count_definition(census, tree)
+    for node in statements(tree):
+        count_statement(census, name, node)
 
 
 def parse(source: bytes) -> ast.Module:
@@ -122,54 +119,48 @@ def statements(tree: ast.Module) -> Iterator[ast.AST]:
         yield node
 
 
-def count_statement(state: Census, file: str, node: ast.AST) -> None:
+def count_statement(census: Census, file: str, node: ast.AST) -> None:
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            count_function(state, file, node)
+            count_function(census, file, node)
         case ast.ClassDef():
-            state["classes"] += 1
-            count_definition(state, node)
+            census["classes"] += 1
+            count_definition(census, node)
         case ast.Import(names=names):
             for alias in names:
-                count_import(state, alias.name)
+                count_import(census, alias.name)
         case ast.ImportFrom(module=module, level=level):
-            count_import(state, module if module and not level else "")
+            count_import(census, module if module and not level else "")
         case _:
             pass
 
 
-def count_function(state: Census, file: str, node: Function) -> None:
-    state["functions"] += 1
-    state["async_functions"] += isinstance(node, ast.AsyncFunctionDef)
-    state["annotated"] += node.returns is not None
-    count_definition(state, node)
+def count_function(census: Census, file: str, node: Function) -> None:
+    census["functions"] += 1
+    census["async_functions"] += isinstance(node, ast.AsyncFunctionDef)
+    census["annotated"] += node.returns is not None
+    count_definition(census, node)
     lines = (node.end_lineno or node.lineno) - node.lineno + 1
-    if len(state["longest"]) < TOP or lines >= state["longest"][-1]["lines"]:
+    if len(census["longest"]) < TOP or lines >= census["longest"][-1]["lines"]:
         found: LongFunction = {"lines": lines, "name": node.name, "file": file, "line": node.lineno}
-        state["longest"] = sorted([*state["longest"], found], key=longest_first)[:TOP]
+        census["longest"] = longest_of([*census["longest"], found])
 
 
-def longest_first(function: LongFunction) -> tuple[int, str, int]:
-    return -function["lines"], function["file"], function["line"]
+def longest_of(functions: Iterable[LongFunction]) -> list[LongFunction]:
+    """The longest ones, longest first."""
+    return sorted(functions, key=lambda each: (-each["lines"], each["file"], each["line"]))[:TOP]
 
 
-def count_definition(state: Census, node: Definition) -> None:
-    state["definitions"] += 1
-    state["documented"] += ast.get_docstring(node, clean=False) is not None
+def count_definition(census: Census, node: Definition) -> None:
+    census["definitions"] += 1
+    census["documented"] += ast.get_docstring(node, clean=False) is not None
 
 
-def count_import(state: Census, name: str) -> None:
+def count_import(census: Census, name: str) -> None:
     """Count one imported module; without a name it is a relative import."""
-    state["imports"] += 1
-    module = name.partition(".")[0]
-    if module:
-        state["modules"][module] = state["modules"].get(module, 0) + 1
-
-
-def count_failure(state: Census, file: str, error: BaseException) -> None:
-    state["failed"] += 1
-    if len(state["failures"]) < KEPT_FAILURES:
-        state["failures"].append({"file": file, "reason": reason(error)})
+    census["imports"] += 1
+    if name:
+        census["imported"].append(name.partition(".")[0])
 
 
 def reason(error: BaseException) -> str:
@@ -183,18 +174,17 @@ def reason(error: BaseException) -> str:
             return printable(str(error) or type(error).__name__)
 
 
-def rank(state: Census) -> None:
+def rank(census: Census) -> None:
     """The last step: the imported modules, most frequent first."""
-    ranked = sorted(state["modules"].items(), key=lambda item: (-item[1], item[0]))
-    state["most_imported"] = [{"module": module, "times": times} for module, times in ranked[:TOP]]
+    ranked = sorted(Counter(census["imported"]).items(), key=lambda item: (-item[1], item[0]))
+    census["most_imported"] = [{"module": module, "times": times} for module, times in ranked[:TOP]]
 
 
 def count_tree(root: str, on_file: OnFile) -> Census:
     """The whole census in one go, with no flow and no store: what the demo and the tests compare with."""
-    state = new_census(root)
-    find_files(state)
-    for name in state["files"]:
-        count_file(state, name)
-        on_file(state["done"], len(state["files"]))
-    rank(state)
-    return state
+    census = new_census(root)
+    for name in find_files(census):
+        count_file(census, name)
+        on_file()
+    rank(census)
+    return census

@@ -40,14 +40,14 @@ def share(part: int, whole: int) -> str:
 
 
 @contextmanager
-def progress(console: Console, done: int, total: int) -> Generator[OnFile, None, None]:
-    """A progress bar that starts where the run is; outside a terminal a line for every tenth; none if all is done."""
-    if not console.is_terminal or 0 < total == done:
-        yield tenths(console, done, total)
+def progress(console: Console, total: int) -> Generator[OnFile, None, None]:
+    """A progress bar over so many files; outside a terminal a line for every tenth of them."""
+    if not console.is_terminal or not total:
+        yield tenths(console, total)
         return
     with Progress(*columns(), console=console) as bar:
-        task = bar.add_task("Counting", completed=done, total=total or None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("Counting", total=total)
+        yield lambda: bar.advance(task)
 
 
 def columns() -> list[TextColumn | BarColumn | TaskProgressColumn | MofNCompleteColumn | TimeElapsedColumn]:
@@ -61,12 +61,13 @@ def columns() -> list[TextColumn | BarColumn | TaskProgressColumn | MofNComplete
     ]
 
 
-def tenths(console: Console, done: int, total: int) -> OnFile:
+def tenths(console: Console, total: int) -> OnFile:
     """Say a line whenever another tenth of the files is counted."""
-    said = done * TENTHS // max(total, 1)
+    done = said = 0
 
-    def on_file(done: int, total: int) -> None:
-        nonlocal said
+    def on_file() -> None:
+        nonlocal done, said
+        done += 1
         if (tenth := done * TENTHS // total) > said:
             said = tenth
             say(console, f"  {tenth * 100 // TENTHS:3} %  {number(done)} of {files(total)}")
@@ -77,7 +78,7 @@ def tenths(console: Console, done: int, total: int) -> OnFile:
 def report(census: Census) -> RenderableType:
     """The whole census, as tables one below the other."""
     parts: list[RenderableType] = [totals(census), longest(census), most_imported(census)]
-    if census["failed"]:
+    if census["failures"]:
         parts.append(failures(census))
     return Group(*parts)
 
@@ -93,14 +94,14 @@ def table(title: str, **columns: str) -> Table:
 def figures(census: Census) -> dict[str, int]:
     """The plain counts, by the names people give them."""
     return {
-        "files": census["done"],
+        "files": census["files"],
         "lines": census["lines"],
         "functions": census["functions"],
         "async functions": census["async_functions"],
         "classes": census["classes"],
         "imports": census["imports"],
         "docstrings": census["documented"],
-        "not parsed": census["failed"],
+        "not parsed": len(census["failures"]),
     }
 
 
@@ -110,7 +111,7 @@ def notes(census: Census) -> dict[str, str]:
     return {
         "functions": f"{share(census['annotated'], functions)} say what they return",
         "async functions": f"{share(census['async_functions'], functions)} of the functions",
-        "imports": f"of {number(len(census['modules']))} modules",
+        "imports": f"of {number(len(set(census['imported'])))} modules",
         "docstrings": f"{share(census['documented'], definitions)} of modules, classes and functions have one",
     }
 
@@ -142,16 +143,14 @@ def failures(census: Census) -> Table:
     shown = census["failures"][:SHOWN_FAILURES]
     for failure in shown:
         made.add_row(Text(failure["file"]), Text(failure["reason"]))
-    if more := census["failed"] - len(shown):
+    if more := len(census["failures"]) - len(shown):
         made.add_row(Text(f"and {number(more)} more", style="dim"))
     return made
 
 
-def crash_table(before: Census, after: Census, whole: Census) -> Table:
-    """What was counted before the crash and after it, and in one go."""
-    made = table("", what="left", before="right", after="right", together="right", **{"in one go": "right"})
-    sides = zip(figures(before).items(), figures(after).values(), figures(whole).values(), strict=True)
-    for (name, first), total, straight in sides:
-        style = "" if total == straight else "bold red"
-        made.add_row(name, *map(number, (first, total - first, total, straight)), style=style)
+def compared(after: Census, whole: Census) -> Table:
+    """What was counted by the census that was killed, and in one go."""
+    made = table("", what="left", **{"killed and gone on": "right", "in one go": "right"})
+    for (name, total), straight in zip(figures(after).items(), figures(whole).values(), strict=True):
+        made.add_row(name, number(total), number(straight), style="" if total == straight else "bold red")
     return made

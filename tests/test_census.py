@@ -19,9 +19,9 @@ census = importlib.import_module("census")
 census_count = importlib.import_module("census_count")
 census_demo = importlib.import_module("census_demo")
 census_report = importlib.import_module("census_report")
-census_store = importlib.import_module("census_store")
 
-FILES = 230  # in a hundred shares: two or three files in each
+FILES = 120
+LANES = 8  # so many files may be under way when it is killed
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "stores")])
 }
@@ -92,9 +92,12 @@ def write(path: Path, text: str) -> None:
 
 
 def count(root: Path) -> Any:
-    def unseen(done: int, total: int) -> None: ...
+    return census_count.count_tree(str(root), lambda: None)
 
-    return census_count.count_tree(str(root), unseen)
+
+def names_in(root: Path) -> list[str]:
+    names: list[str] = census_count.find_files(census_count.new_census(str(root)))
+    return names
 
 
 def command(*arguments: object) -> list[str]:
@@ -126,23 +129,25 @@ class Watched:
     def parsed(self) -> list[str]:
         return self.log.read_text().splitlines()
 
-    async def stored(self) -> Any:
+    async def left(self) -> list[str]:
+        """The files that the stored run would still count."""
         async with SqliteStore(str(self.db)) as store:
-            return await census_store.stored_census(store, f"{census.run_name(str(self.tree))}-1")
+            flow = census.FLOW.with_versioned_checkpoint(store)
+            plan = await flow.plan_resume(census.run_id(str(self.tree)))
+        names = names_in(self.tree)
+        return [names[int(path.removeprefix("files[").removesuffix("]/count"))] for path in plan.again]
+
+    async def counted(self) -> Any:
+        """The result that is stored; nothing is done to have it."""
+        async with SqliteStore(str(self.db)) as store:
+            run = await store.read(census.run_id(str(self.tree)))
+            assert run.status == "completed"
+            return (await store.resolve(f"{run.run_id}@{run.head}")).state
 
 
 @pytest.fixture
 def watched(tree: Path, tmp_path: Path) -> Watched:
     return Watched(tree, tmp_path)
-
-
-def share_of(index: int) -> range:
-    """The indices of the files that are counted in the same step as this one."""
-    for share in range(census.SHARES):
-        files = range(share * FILES // census.SHARES, (share + 1) * FILES // census.SHARES)
-        if index in files:
-            return files
-    raise AssertionError(index)
 
 
 # --- counting
@@ -153,10 +158,11 @@ def test_one_file_is_counted_as_by_hand(tmp_path: Path) -> None:
     counted = count(tmp_path)
     longest = [(found["name"], found["lines"], found["line"]) for found in counted.pop("longest")]
     assert longest == [("method", 4, 9), ("inner", 2, 11), ("last", 1, 19), ("in_case", 1, 23)]
+    counted["imported"].sort()
     assert counted == {
-        "root": str(tmp_path), "files": ["known.py"], "done": 1, "lines": 23, "functions": 4, "async_functions": 1,
-        "classes": 1, "imports": 7, "definitions": 6, "documented": 3, "annotated": 1, "failed": 0, "failures": [],
-        "modules": {"os": 2, "collections": 1, "first": 1, "second": 1},
+        "root": str(tmp_path), "files": 1, "lines": 23, "functions": 4, "async_functions": 1, "classes": 1,
+        "imports": 7, "definitions": 6, "documented": 3, "annotated": 1, "failures": [],
+        "imported": ["collections", "first", "os", "os", "second"],
         "most_imported": [
             {"module": "os", "times": 2},
             {"module": "collections", "times": 1},
@@ -180,25 +186,18 @@ def test_what_cannot_be_read_or_parsed_is_counted_with_its_reason(tmp_path: Path
     state = census_count.new_census(str(tmp_path))
     for name in ("bad.py", "coding.py", "good.py", "gone.py"):
         census_count.count_file(state, name)
-    assert (state["done"], state["failed"], state["lines"]) == (4, 3, 1)
+    assert (state["files"], len(state["failures"]), state["lines"]) == (4, 3, 1)
     assert [failure["file"] for failure in state["failures"]] == ["bad.py", "coding.py", "gone.py"]
     assert state["failures"][0]["reason"].startswith("line 2: ")
     assert "no-such" in state["failures"][1]["reason"]
     assert state["failures"][2]["reason"] == "No such file or directory"
 
 
-def test_failures_are_all_counted_and_some_kept(tmp_path: Path) -> None:
-    for number in range(30):
-        write(tmp_path / f"bad{number:02}.py", "(")
-    counted = count(tmp_path)
-    assert (counted["failed"], len(counted["failures"])) == (30, census_count.KEPT_FAILURES)
-
-
 def test_files_are_sorted_and_without_caches_packages_and_hidden_folders(tmp_path: Path) -> None:
     for name in ("b.py", "a/z.py", "a.py", ".git/no.py", "__pycache__/no.py", "lib/site-packages/no.py", "no.txt"):
         write(tmp_path / name, "")
     (tmp_path / "folder.py").mkdir()
-    assert count(tmp_path)["files"] == ["a.py", "a/z.py", "b.py"]
+    assert names_in(tmp_path) == ["a.py", "a/z.py", "b.py"]
 
 
 def test_a_file_name_that_is_no_text_is_counted_as_failed(tmp_path: Path) -> None:
@@ -206,8 +205,7 @@ def test_a_file_name_that_is_no_text_is_counted_as_failed(tmp_path: Path) -> Non
         (tmp_path / os.fsdecode(b"caf\xe9.py")).write_text("x = 1")
     except OSError:
         pytest.skip("this file system takes only UTF-8")
-    counted = count(tmp_path)
-    assert (counted["files"], counted["failed"]) == (["caf\\xe9.py"], 1)
+    assert [failure["file"] for failure in count(tmp_path)["failures"]] == ["caf\\xe9.py"]
 
 
 # --- running
@@ -216,64 +214,57 @@ def test_a_file_name_that_is_no_text_is_counted_as_failed(tmp_path: Path) -> Non
 async def test_the_flow_counts_what_a_plain_loop_counts(watched: Watched) -> None:
     done = watched.run()
     assert (done.returncode, done.stderr) == (0, "")
-    stored = await watched.stored()
-    assert stored.finished
-    assert stored.census == count(watched.tree)
-    assert watched.parsed == stored.census["files"]
-    assert len(watched.parsed) == FILES
-    assert "100 %  230 of 230 files" in done.stdout
+    assert await watched.counted() == count(watched.tree)
+    assert sorted(watched.parsed) == names_in(watched.tree)
+    assert f"100 %  {FILES} of {FILES} files" in done.stdout
+    assert f"{FILES} files counted now, 0 before." in done.stdout
 
 
-@pytest.mark.parametrize("index", [0, 116, FILES - 1])
-async def test_killed_anywhere_it_goes_on_and_repeats_only_the_step_under_way(watched: Watched, index: int) -> None:
-    whole = count(watched.tree)
-    files = whole["files"]
-    assert watched.run(files[index]).returncode == -9
-    assert watched.parsed == files[: index + 1]
-    begun = share_of(index).start
-    assert (await watched.stored()).census["done"] == begun
+@pytest.mark.parametrize("index", [0, 61, FILES - 1])
+async def test_killed_anywhere_it_goes_on_with_exactly_the_files_that_were_not_done(
+    watched: Watched, index: int
+) -> None:
+    whole, names = count(watched.tree), names_in(watched.tree)
+    assert watched.run(names[index]).returncode == -9
+    first, left = watched.parsed, await watched.left()
+    # What was counted is stored, but for the files that were under way.
+    assert set(first) | set(left) == set(names)
+    assert len(set(first) & set(left)) <= LANES
+    assert names[index] in left
 
     again = watched.run()
     assert again.returncode == 0
-    assert watched.parsed == files[begun:]
-    assert (await watched.stored()).census == whole
-    assert f"going on after file {begun} of {FILES}." in again.stdout
-    assert (f"{FILES - begun} files counted now, {begun} before." in again.stdout) == bool(begun)
+    assert sorted(watched.parsed) == left
+    assert await watched.counted() == whole
+    assert f"going on, {census_report.files(len(left))} left." in again.stdout
+    assert f"{census_report.files(len(left))} counted now, {FILES - len(left)} before." in again.stdout
 
 
 async def test_killed_again_and_again_it_still_arrives(watched: Watched) -> None:
-    whole = count(watched.tree)
-    for index in (10, 11, 200):
-        assert watched.run(whole["files"][index]).returncode == -9
+    whole, names = count(watched.tree), names_in(watched.tree)
+    for index in (10, 100):
+        assert watched.run(names[index]).returncode == -9
     assert watched.run().returncode == 0
-    assert (await watched.stored()).census == whole
+    assert await watched.counted() == whole
 
 
-async def test_ctrl_c_says_how_to_go_on(watched: Watched) -> None:
-    whole = count(watched.tree)
-    stopped = watched.run(whole["files"][100], "SIGINT")
-    assert stopped.returncode == 130
-    assert stopped.stderr.startswith("Stopped. This goes on where it was: python ")
-    assert stopped.stderr.endswith(f" {watched.tree} --db {watched.db}\n")
-    assert watched.parsed == whole["files"][:101]
+async def test_ctrl_c_stops_it_and_the_same_command_goes_on(watched: Watched) -> None:
+    whole, names = count(watched.tree), names_in(watched.tree)
+    stopped = watched.run(names[50], "SIGINT")
+    assert (stopped.returncode, stopped.stderr) == (130, "Stopped. The same command goes on where it was.\n")
+    left = await watched.left()
     assert watched.run().returncode == 0
-    assert (await watched.stored()).census == whole
+    assert sorted(watched.parsed) == left
+    assert await watched.counted() == whole
 
 
-async def test_a_finished_census_shows_its_result_and_fresh_counts_again(watched: Watched) -> None:
+async def test_a_finished_census_shows_its_result_again(watched: Watched) -> None:
     first = watched.run()
     write(watched.tree / "new.py", "")
     second = watched.run()
     assert watched.parsed == []
-    assert "is counted already, this is the stored result; --fresh counts it again." in second.stdout
+    assert "is counted already, this is the stored result." in second.stdout
     assert table(second) == table(first)
-
-    third = watched.run("", "", "--fresh")
-    assert len(watched.parsed) == FILES + 1
-    assert f"{FILES + 1} files counted." in third.stdout
-    fourth = watched.run()
-    assert watched.parsed == []
-    assert table(fourth) == table(third)
 
 
 def table(done: "subprocess.CompletedProcess[str]") -> str:
@@ -281,19 +272,19 @@ def table(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 async def test_files_that_vanish_or_appear_while_it_is_down_do_no_harm(watched: Watched) -> None:
-    files = count(watched.tree)["files"]
-    assert watched.run(files[100]).returncode == -9
-    (watched.tree / files[150]).unlink()
+    names = names_in(watched.tree)
+    assert watched.run(names[60]).returncode == -9
+    (watched.tree / names[100]).unlink()
     write(watched.tree / "a_new_one.py", "")
     assert watched.run().returncode == 0
-    stored = (await watched.stored()).census
-    assert (stored["files"], stored["done"], stored["failed"]) == (files, FILES, 3)
-    assert {"file": files[150], "reason": "No such file or directory"} in stored["failures"]
+    counted = await watched.counted()
+    assert (counted["files"], len(counted["failures"])) == (FILES, 3)
+    assert {"file": names[100], "reason": "No such file or directory"} in counted["failures"]
 
 
 async def test_while_another_process_counts_it_says_so_in_one_line(watched: Watched) -> None:
-    whole = count(watched.tree)
-    first = subprocess.Popen(watched.command(whole["files"][50], "SIGSTOP"), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    whole, names = count(watched.tree), names_in(watched.tree)
+    first = subprocess.Popen(watched.command(names[50], "SIGSTOP"), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
         os.waitpid(first.pid, os.WUNTRACED)
         second = watched.run()
@@ -304,13 +295,13 @@ async def test_while_another_process_counts_it_says_so_in_one_line(watched: Watc
     assert "is being worked on" in second.stderr
     assert second.stderr.count("\n") == 1
     assert watched.run().returncode == 0
-    assert (await watched.stored()).census == whole
+    assert await watched.counted() == whole
 
 
 def test_another_tree_is_another_run(watched: Watched, tmp_path: Path) -> None:
     write(tmp_path / "other" / "one.py", "x = 1")
     assert watched.run().returncode == 0
-    assert "1 file counted." in run(tmp_path / "other", "--db", watched.db).stdout
+    assert "1 file counted now, 0 before." in run(tmp_path / "other", "--db", watched.db).stdout
 
 
 @pytest.mark.parametrize(("name", "why"), [("missing", "no such directory"), ("empty", "no Python file in it")])
@@ -339,13 +330,14 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> No
     assert "[b].py" in shown
 
 
-def test_a_terminal_gets_a_bar_that_starts_where_the_run_is() -> None:
+def test_a_terminal_gets_a_bar() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with census_report.progress(console, 40, 100) as on_file:
-        on_file(60, 100)
+    with census_report.progress(console, 5) as on_file:
+        on_file()
+        on_file()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "40%" in shown
-    assert "60/100" in shown
+    assert "2/5" in shown
 
 
 # --- the demo
@@ -353,14 +345,13 @@ def test_a_terminal_gets_a_bar_that_starts_where_the_run_is() -> None:
 
 def test_the_demo_crashes_goes_on_and_compares(tmp_path: Path) -> None:
     body = "".join(f"def f{number}(a, b):\n    return (a + b) * {number}\n" for number in range(200))
-    for number in range(300):
+    for number in range(150):
         write(tmp_path / f"module{number:03}.py", body)
     done = run(tmp_path, "--demo")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Killed with SIGKILL" in done.stdout
-    assert "of 102 steps" in done.stdout
-    assert "going on after file" in done.stdout
-    assert "Equal, in all 16 fields" in done.stdout
+    assert "going on, " in done.stdout
+    assert "Equal, in all 14 fields" in done.stdout
 
 
 def console() -> tuple[Console, io.StringIO]:
@@ -370,25 +361,22 @@ def console() -> tuple[Console, io.StringIO]:
 
 def test_the_demo_fails_where_the_results_differ(tree: Path) -> None:
     (quiet, out), whole = console(), count(tree)
-    assert census_demo.compare(census_count.new_census(str(tree)), whole, quiet) == 0
-    assert census_demo.compare(census_count.new_census(str(tree)), whole | {"lines": 7, "failed": 0}, quiet) == 1
-    assert "NOT EQUAL: lines, failed" in out.getvalue()
+    assert census_demo.compare(whole, quiet) == 0
+    assert census_demo.compare(whole | {"lines": 7, "failures": []}, quiet) == 1
+    assert "NOT EQUAL: lines, failures" in out.getvalue()
 
 
-async def test_the_demo_fails_where_the_kill_always_comes_too_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def never(*_: object) -> bool:
-        return False
+async def test_the_demo_fails_where_the_kill_comes_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: object) -> int:
+        return 0
 
     write(tmp_path / "one.py", "x = 1")
-    monkeypatch.setattr(census_demo, "passed", never)
+    monkeypatch.setattr(census_demo, "versions", none)
     monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
     quiet, out = console()
-    name = f"{census.run_name(str(tmp_path))}-1"
-    assert await census_demo.demo(str(tmp_path), name, str(EXAMPLES / "census.py"), quiet) == 1
-    assert out.getvalue().count("It was through before the kill came") == 3
-    assert "No crash, so nothing is shown" in out.getvalue()
+    run_id = census.run_id(str(tmp_path))
+    assert await census_demo.demo(str(tmp_path), run_id, str(EXAMPLES / "census.py"), quiet) == 1
+    assert "It ended with exit code 0, before the kill came." in out.getvalue()
 
 
 async def test_the_demo_fails_with_the_census(tmp_path: Path) -> None:
