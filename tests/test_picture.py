@@ -299,10 +299,12 @@ def test_no_jump_is_drawn_out_of_a_lane(inside: Any) -> None:
 
 
 def test_a_jump_goes_to_the_anchor_of_the_innermost_body() -> None:
-    """Two cases of a branch may each have one of the same name."""
+    """Two cases of a branch may each have one of the same name; so may a body and its `on_error`."""
     cases = {case: body(anchor("again"), task("a", "again")) for case in ("x", "y")}
     chart = drawn(branch("route", cases))
     assert [(arrow.start, arrow.end) for arrow in chart.arrows if arrow.dotted] == [("s3", "s2"), ("s5", "s4")]
+    chart = drawn(anchor("again"), on_error=body(anchor("again"), task("a", "again")))
+    assert chart.leads("s3", "s2").text == "#again"
 
 
 def test_steps_that_wait_have_shapes_of_their_own() -> None:

@@ -3,9 +3,9 @@
 import re
 
 # Letters, digits, "/", single spaces inside, and "_" and "-" inside a word mean nothing to Mermaid, nor to the Markdown
-# or the HTML that it makes of labels. All else is written as a number, and shown as what it was. And so are "ﬂ", which
-# Mermaid itself marks such numbers with, and the space in "direction LR", which is a command even inside of quotes.
-_SPECIAL = re.compile(r"^ | $|(?<= ) |(?<=direction) |(?<![^\W_])[_-]|[_-](?![^\W_])|[^\w /-]|ﬂ", re.IGNORECASE)
+# or the HTML that it makes of labels. All else is written as a number, and shown as what it was; and so is the space in
+# "direction LR", which is a command even inside of quotes.
+_SPECIAL = re.compile(r"^ | $|(?<= ) |(?<=direction) |(?<![^\W_])[_-]|[_-](?![^\W_])|[^\w /-]", re.IGNORECASE)
 
 
 def label(text: str) -> str:
