@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from flowneer_async.errors import NotWaiting
-from flowneer_async.line import Line, Place
 from flowneer_async.memory import Memory
 
 
@@ -23,18 +22,19 @@ class Answer:
     value: object
     at: str | None
 
+    def give(self, run_id: str, memory: Memory) -> str | None:
+        """Put it where the step looks for it, and give that step's path; None where there is no answer to give.
 
-async def give(line: Line, answer: Answer, step_index: int) -> None:
-    """Store an answer, before the run goes on; raises NotWaiting."""
-    if answer.value is NO_ANSWER:
-        return
-    core = line.core
-    asking = open_questions(core.memory)
-    paths = [path for path in asking if answer.at in (None, path)]
-    if len(paths) != 1:
-        raise NotWaiting(core.run_id, answer.at, tuple(asking))
-    core.memory.put(paths[0], asking[paths[0]], answer.value)
-    await line.note(Place(None, core.plan.body, top=step_index), f"{paths[0]}/@answer")
+        Raises NotWaiting, StateNotSerializable.
+        """
+        if self.value is NO_ANSWER:
+            return None
+        asking = open_questions(memory)
+        paths = [path for path in asking if self.at in (None, path)]
+        if len(paths) != 1:
+            raise NotWaiting(run_id, self.at, tuple(asking))
+        memory.put(paths[0], asking[paths[0]], self.value)
+        return paths[0]
 
 
 def open_questions(memory: Memory) -> dict[str, str]:

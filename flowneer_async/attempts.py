@@ -23,7 +23,8 @@ async def task(line: Line, node: Task[Any], place: Place, path: str, trail: Trai
     try:
         returned = await _observed(line, node, place, path)
     except Suspended as suspended:
-        await _put_down(line, place, suspended)
+        if not suspended.is_kept:
+            await line.put_down(place, suspended)
         raise
     if node.compensate is not None:
         done_for_undo(line, place, path)
@@ -46,7 +47,7 @@ async def _observed(line: Line, node: Task[Any], place: Place, path: str) -> obj
     else:
         return returned
     before.restore(line.shape, line.state)
-    return await line.ask(node.fallback, place, path)
+    return await line.ask(node.fallback, place, f"{path}/@fallback")
 
 
 async def _told(line: Line, node: Task[Any], place: Place, path: str, kind: str) -> None:
@@ -74,7 +75,7 @@ async def _delivered(line: Line, node: Task[Any], place: Place, path: str) -> ob
 async def _was_done(line: Line, node: Task[Any], place: Place, path: str) -> bool:
     """Was a step that was interrupted done? Asks the flow, or else whoever resumes the run."""
     if node.verify is not None:
-        return bool(await line.ask(node.verify, place, path))
+        return bool(await line.ask(node.verify, place, f"{path}/@verify"))
     memory = line.core.memory
     if not memory.has(path, "settled"):
         raise Suspended((Waiting("doubt", path),))
@@ -125,14 +126,6 @@ async def _called(line: Line, node: Task[Any], place: Place, path: str, attempt:
     async for value in cast(AsyncIterator[object], await line.call(call, place, path, attempt)):
         await line.emit(path, value)
     return None
-
-
-async def _put_down(line: Line, place: Place, suspended: Suspended) -> None:
-    """The step begins anew when the run goes on: its changes are taken back, its question is kept."""
-    line.restore()
-    (wait,) = suspended.waits
-    if wait.kind == "answer":
-        await line.note(place, f"{wait.step}/@ask")
 
 
 def _options(line: Line, node: Task[Any], path: str) -> tuple[Any, Any, Any]:

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, Self, TypeAlias, Union, cast
 
 from flowneer_async.cursor import quoted
@@ -24,6 +24,7 @@ from flowneer_async.defining import (
     optional_call,
 )
 from flowneer_async.errors import BadOption, BadStep, DuplicateName
+from flowneer_async.payload import check_schema
 from flowneer_async.plan import Plan
 from flowneer_async.policy import Backoff
 from flowneer_async.steps import (
@@ -118,8 +119,7 @@ class Authoring(Generic[S]):
         """
         if isinstance(step, Authoring):
             options = (retries, delay, timeout, compensate, fallback, delivery, verify)
-            inner: Any = step
-            return self._sub(inner, name, aliases, options)
+            return self._sub(step, name, aliases, options)
         task = new_task(
             self._plan.name,
             step,
@@ -196,7 +196,7 @@ class Authoring(Generic[S]):
         chosen, flow = name_of(name, items), self._plan.name
         check_count("concurrency", concurrency, 1)
         check_count("max_failures", max_failures, 0)
-        check_lanes(reducer, on_error, timeout)
+        reducer = check_lanes(reducer, on_error, timeout)
         node: Batch[S] = Batch(
             chosen,
             quoted(chosen),
@@ -229,7 +229,7 @@ class Authoring(Generic[S]):
         """
         if isinstance(lanes, (str, Mapping)) or not isinstance(lanes, Sequence) or not lanes:
             raise BadOption("lanes", lanes, "it is a list of bodies")
-        check_lanes(reducer, on_error, timeout)
+        reducer = check_lanes(reducer, on_error, timeout)
         bodies = tuple(map(self._body, lanes))
         labels = tuple(next(iter(body.steps)) for body in bodies)
         chosen = check_name("step", name)
@@ -283,8 +283,8 @@ class Authoring(Generic[S]):
         check_options(timeout=timeout)
         if into is not None and not isinstance(into, str):
             raise BadOption("into", into, "it is a key of the state")
-        if schema is not None and not callable(schema):
-            raise BadOption("schema", schema, "it is a type, or a function of the payload")
+        if schema is not None:
+            check_schema(schema)
         fallen = optional_call(self._plan.name, fallback)
         node: Wait[S] = Wait(chosen, quoted(chosen), signal, into, schema, timeout, fallen, names_of(aliases))
         return self._plus(node)
@@ -309,7 +309,8 @@ class Authoring(Generic[S]):
             raise BadStep(self._plan.name, body, "the flow has an on_error already")
         return self._with(body=replace(self._plan.body, on_error=self._body(body)))
 
-    def _sub(self, flow: "Authoring[S]", name: str | None, aliases: Sequence[str], options: tuple[object, ...]) -> Self:
+    def _sub(self, flow: object, name: str | None, aliases: Sequence[str], options: tuple[object, ...]) -> Self:
+        assert isinstance(flow, Authoring)
         if options != (0, 0.0, None, None, None, "at_least_once", None):
             raise BadStep(self._plan.name, flow, "a flow takes no options but name and aliases: give them to its steps")
         chosen = check_name("step", flow._plan.name if name is None else name)
@@ -336,6 +337,8 @@ class Authoring(Generic[S]):
             built = given(self._with(body=Body(), store=None, entries=None, hooks=()))
         except (TypeError, AttributeError, KeyError) as error:
             raise BadStep(flow, given, f"{rule}; one step that is not async is fragment().then(step)") from error
+        if iscoroutine(built):
+            built.close()
         if not isinstance(built, Authoring):
             raise BadStep(flow, given, rule)
         return cast(Authoring[S], built)
@@ -358,8 +361,11 @@ class Authoring(Generic[S]):
         return self._with(body=Body({**body.steps, node.name: node}, body.on_error, aliases))
 
     def _with(self, **changes: Any) -> Self:
+        return self._with_plan(self._plan, **changes)
+
+    def _with_plan(self, plan: Plan[S], **changes: Any) -> Self:
         new = object.__new__(type(self))
-        new.__dict__.update(self.__dict__, _plan=replace(self._plan, **changes))
+        new.__dict__.update(self.__dict__, _plan=replace(plan, **changes))
         return new
 
 
@@ -373,5 +379,9 @@ def _is_shadowed(body: Body[Any], node: Node[Any]) -> bool:
 
 def anchors_within(node: Node[Any]) -> frozenset[str]:
     """The names of all anchors in the bodies of a step."""
-    found = [frozenset(body.anchors).union(*map(anchors_within, body.order)) for _, body in parts(node)]
-    return frozenset[str]().union(*found)
+    return frozenset[str]().union(*(_anchors_of(body) for _, body in parts(node)))
+
+
+def _anchors_of(body: Body[Any]) -> frozenset[str]:
+    inner = [] if body.on_error is None else [_anchors_of(body.on_error)]
+    return frozenset(body.anchors).union(*map(anchors_within, body.order), *inner)

@@ -25,7 +25,7 @@ def check_name(kind: str, name: object) -> str:
         raise BadName(kind, name, f"it is a printable text of 1 to {_LONGEST_NAME} characters")
     if name[0] == "@":
         raise BadName(kind, name, "those that begin with '@' are the engine's own")
-    return name
+    return str.__str__(name)  # a member of an Enum of texts writes itself otherwise
 
 
 def name_of(name: str | None, call: object) -> str:
@@ -74,8 +74,8 @@ def check_count(name: str, value: object, least: int) -> None:
         raise BadOption(name, value, f"it is a whole number, {least} or more")
 
 
-def check_lanes(reducer: Any, on_error: OnError, timeout: object) -> None:
-    """Raises BadOption where the options of a batch or of parallel bodies make no sense."""
+def check_lanes(reducer: Any, on_error: OnError, timeout: object) -> Any:
+    """The reducer of a batch or of parallel bodies; raises BadOption where their options make no sense."""
     check_choice("on_error", on_error, OnError)
     check_option("timeout", timeout, timeout)
     by_key = cast(Mapping[str, object], reducer if isinstance(reducer, Mapping) else {"": reducer})
@@ -83,6 +83,7 @@ def check_lanes(reducer: Any, on_error: OnError, timeout: object) -> None:
         raise BadOption(
             "reducer", cast(object, reducer), "it is a function (before, values), or a mapping of keys to such"
         )
+    return dict(by_key) if isinstance(reducer, Mapping) else reducer
 
 
 def is_count(value: object) -> TypeGuard[int]:

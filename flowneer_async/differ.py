@@ -154,6 +154,16 @@ class Mirror:
         changes = {key: Change(text, None, key in self._tagged) for key, text in self.texts.items()}
         return Diff(changes, (), self._codec)
 
+    def since(self, before: Mapping[str, bytes]) -> Diff | None:
+        """What leads from older texts of the same keys to those of now."""
+        changes = {
+            key: Change(text, _cut(before.get(key), text), key in self._tagged)
+            for key, text in self.texts.items()
+            if before.get(key) is not text and before.get(key) != text
+        }
+        removed = tuple(key for key in before if key not in self.texts)
+        return Diff(changes, removed, self._codec) if changes or removed else None
+
     def restore(self, shape: Shape, state: object) -> None:
         """Make `state`, an object of `shape`, what it was at the last version."""
         for name in shape.strays(state):

@@ -36,26 +36,30 @@ class EntryJournal:
         world: World,
     ) -> None:
         self._plan, self._store, self._world = plan, store, world
-        self._run_id, self._mirror, self._shape = run_id, mirror, shape
+        self._run_id, self._shape, self.before = run_id, shape, mirror
         self._seq = 0
+        # The texts of the last entry, and the last step, where steps were passed over since then.
+        self._stored: Mapping[str, bytes] | None = None
         self._passed: tuple[int, str] | None = None
         self.version = parent
         self.diff: Diff | None = None
 
-    @property
-    def before(self) -> Mirror | None:
-        return self._mirror if self._passed is None else None
-
     async def begin(self) -> None:
         """Give the root, which holds the whole initial state."""
-        await self._give(self._mirror.whole(), ROOT, "")
+        await self._give(self.before.whole(), ROOT, "")
 
-    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
-        if self._plan.keeps is not None and not self._plan.keeps(name):
-            self._passed = step_index, path
-            return None
-        await self._keep(step_index, path, state)
-        return None if self.diff is None else self.version
+    def keeps(self, name: str) -> bool:
+        return self._plan.keeps is None or self._plan.keeps(name)
+
+    async def record(self, step_index: int, path: str, state: object) -> str | None:
+        self.diff = advance(self.before, self._shape, state, path)
+        return await self._keep(self.diff, step_index, path)
+
+    def follow(self, step_index: int, path: str, state: object) -> None:
+        if self._stored is None:
+            self._stored = dict(self.before.texts)
+        self._passed = step_index, path
+        self.diff = advance(self.before, self._shape, state, path)
 
     async def note(self, step_index: int, path: str) -> str | None:
         return None
@@ -71,13 +75,16 @@ class EntryJournal:
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         if self._passed is not None and status == "completed":
-            await self._keep(*self._passed, state)
+            await self._keep(advance(self.before, self._shape, state, self._passed[1]), *self._passed)
 
-    async def _keep(self, index: int, path: str, state: object) -> None:
-        self._passed = None
-        diff = self.diff = advance(self._mirror, self._shape, state, path)
-        if diff is not None:
-            await self._give(diff, index, path)
+    async def _keep(self, diff: Diff | None, step_index: int, path: str) -> str | None:
+        if self._stored is not None:
+            diff = self.before.since(self._stored)
+            self._stored = self._passed = None
+        if diff is None:
+            return None
+        await self._give(diff, step_index, path)
+        return self.version
 
     async def _give(self, diff: Diff, index: int, path: str) -> None:
         version = version_id(self._run_id, self._seq)

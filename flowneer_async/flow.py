@@ -24,6 +24,7 @@ from flowneer_async.state import shape_of
 from flowneer_async.steps import S
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
 from flowneer_async.stream import Events, streamed
+from flowneer_async.versions import Snapshot
 
 _WORLD = World()
 
@@ -79,7 +80,8 @@ class FlowBuilder(Authoring[S]):
         if durability != "sync" and full is None:
             raise BadOption("durability", durability, "a store of two methods saves each version as it is made")
         keeps = matcher(filter)
-        return self._with(
+        return self._with_plan(
+            self._plan.checked,
             store=full,
             entries=entries,
             keeps=keeps,
@@ -139,9 +141,10 @@ class FlowBuilder(Authoring[S]):
         """Store a signal for a run, which takes it when it comes to `wait_for(name)`; `resume` lets it go on.
 
         The payload is kept as states are. Raises BadSignal where the flow waits for none of this name, or not for such
-        a payload, StateNotSerializable, UnknownRun.
+        a payload, StateNotSerializable, UnknownRun, ForeignRun.
         """
         plan, store = self._plan, self._full_store("signal", run_id)
+        await Opening(plan, None, None, _WORLD).check_signal(run_id)
         codec = codec_of(cast(type, plan.state_type or dict), plan.schemas)
         await store.send(run_id, name, sent(codec, plan.waits(name), run_id, name, payload))
 
@@ -173,6 +176,14 @@ class FlowBuilder(Authoring[S]):
     def remove_hooks(self, hooks: Hooks[S]) -> Self:
         """A flow without these hooks, which were added before; runs that have begun keep them."""
         return self._with(hooks=tuple(each for each in self._plan.hooks if each.hooks is not hooks))
+
+    async def resolve(self, version: str) -> Snapshot[S]:
+        """The state that a version stood for, of the flow's own type, and the index of the step that was last done.
+
+        Raises UnknownVersion, UnknownRun, ForeignRun, CorruptVersion, BrokenChain, StateTypeUnknown, StoreNeeded.
+        """
+        self._full_store("resolve", version)
+        return await Opening(self._plan, None, None, _WORLD).snapshot(version)
 
     async def plan_resume(self, run_id: str, *, world: World = _WORLD) -> ResumePlan:
         """What going on with a stored run would do, or why it cannot: nothing is run, and nothing is stored.

@@ -34,8 +34,8 @@ class Journal(Protocol):
         ...
 
     @property
-    def before(self) -> Mirror | None:
-        """The state before the step that comes next, where the journal has it."""
+    def before(self) -> Mirror:
+        """The state before the step that comes next."""
         ...
 
     @property
@@ -43,8 +43,16 @@ class Journal(Protocol):
         """What the last step changed."""
         ...
 
-    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
+    def keeps(self, name: str) -> bool:
+        """Does a step of this name make a version?"""
+        ...
+
+    async def record(self, step_index: int, path: str, state: object) -> str | None:
         """Keep the state after a step, and give the id of its version, if it made one."""
+        ...
+
+    def follow(self, step_index: int, path: str, state: object) -> None:
+        """Take the state after a step that makes no version: the next version has its changes too."""
         ...
 
     async def note(self, step_index: int, path: str) -> str | None:
@@ -84,17 +92,19 @@ class MirrorJournal:
     whole_steps = False
 
     def __init__(self, mirror: Mirror, shape: Shape, memory: Memory) -> None:
-        self._mirror, self._shape, self._memory = mirror, shape, memory
+        self.before, self._shape, self._memory = mirror, shape, memory
         self.diff: Diff | None = None
 
-    @property
-    def before(self) -> Mirror | None:
-        return self._mirror
+    def keeps(self, name: str) -> bool:
+        return True
 
-    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
-        self.diff = advance(self._mirror, self._shape, state, path)
-        self._memory.take()
+    async def record(self, step_index: int, path: str, state: object) -> str | None:
+        self.follow(step_index, path, state)
         return None
+
+    def follow(self, step_index: int, path: str, state: object) -> None:
+        self.diff = advance(self.before, self._shape, state, path)
+        self._memory.take()
 
     async def note(self, step_index: int, path: str) -> str | None:
         return None
@@ -127,14 +137,13 @@ class ChainJournal:
         memory: Memory,
         shape: Shape,
         world: World,
-        at: tuple[int, str],
     ) -> None:
         self._plan, self._store, self._lease, self._world = plan, store, lease, world
-        self._head, self._mirror, self._memory, self._shape = head, mirror, memory, shape
-        # The position of the last version; the last step that the filter passed over, and the last that the mirror has
-        # but the store has not.
-        self._at = at
+        self._head, self._memory, self._shape, self.before = head, memory, shape, mirror
+        # The texts of the last version, and the last step, where steps were passed over since then.
+        self._stored: Mapping[str, bytes] | None = None
         self._passed: tuple[int, str] | None = None
+        # The last step that made a version which is to be stored in the end.
         self._pending: tuple[int, str] | None = None
         self._kept: dict[str, bool] = {}
         self.diff: Diff | None = None
@@ -144,44 +153,47 @@ class ChainJournal:
     def version(self) -> str | None:
         return self._head.version if self._head.seq >= 0 else None
 
-    @property
-    def before(self) -> Mirror | None:
-        return self._mirror if self._passed is None else None
+    def keeps(self, name: str) -> bool:
+        if self._plan.keeps is None:
+            return True
+        kept = self._kept.get(name)
+        if kept is None:
+            kept = self._kept[name] = self._plan.keeps(name)
+        return kept
 
-    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
-        if self._plan.keeps is not None and not self._keeps(name):
-            self._passed = step_index, path
-            return None
-        diff = self.diff = advance(self._mirror, self._shape, state, path)
-        self._passed = None
+    async def record(self, step_index: int, path: str, state: object) -> str | None:
+        diff = self.diff = advance(self.before, self._shape, state, path)
         return await self._keep(diff, step_index, path)
 
+    def follow(self, step_index: int, path: str, state: object) -> None:
+        if self._stored is None:
+            self._stored = dict(self.before.texts)
+        self._passed = step_index, path
+        self.diff = advance(self.before, self._shape, state, path)
+
     async def note(self, step_index: int, path: str) -> str | None:
-        if self._passed is not None:
-            # The changes of the steps that were passed over are not stored, so they have to be done again.
-            step_index, path = self._at
         return await self._keep(None, step_index, path, is_note=True)
 
     async def migrate(self, step_index: int, path: str, state: object) -> None:
         """Keep a state that was changed to fit the flow as it is now."""
-        await self._keep(advance(self._mirror, self._shape, state, path), step_index, path, is_note=True)
+        await self._keep(advance(self.before, self._shape, state, path), step_index, path, is_note=True)
 
     async def settle(self) -> None:
-        if self._pending is not None:
-            await self._append([self._keyframe(*self._pending)])
-            self._pending = None
-        elif self.behind is not None:
+        await self._append_pending()
+        if self.behind is not None:
             await self.behind.drain()
+
+    async def flush(self) -> None:
+        """Store all that is left, while nothing is saved beside the run."""
+        await self._append_pending()
+        if self.behind is not None:
+            await self.behind.flush()
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         try:
             if self._passed is not None and status == "completed":
-                diff = advance(self._mirror, self._shape, state, self._passed[1])
-                await self._keep(diff, *self._passed)
-            if self._pending is not None:
-                await self._append([self._keyframe(*self._pending)])
-            if self.behind is not None:
-                await self.behind.flush()
+                await self._keep(advance(self.before, self._shape, state, self._passed[1]), *self._passed)
+            await self.flush()
         except BaseException:
             await self._store.release(self._lease, "running")
             raise
@@ -196,16 +208,11 @@ class ChainJournal:
     def scatter(self) -> None:
         self.behind = None
 
-    def _keeps(self, name: str) -> bool:
-        kept = self._kept.get(name)
-        if kept is None:
-            assert self._plan.keeps is not None
-            kept = self._kept[name] = self._plan.keeps(name)
-        return kept
-
     async def _keep(self, diff: Diff | None, step_index: int, path: str, is_note: bool = False) -> str | None:
         """Make a version, and store it as the durability has it."""
-        self._at = step_index, path
+        if self._stored is not None:
+            diff = self.before.since(self._stored)
+            self._stored = self._passed = None
         if self._plan.durability == "exit":
             self._pending = step_index, path
             return None
@@ -225,6 +232,11 @@ class ChainJournal:
         await self._save(version)
         return version_id(version.run_id, version.seq)
 
+    async def _append_pending(self) -> None:
+        if self._pending is not None:
+            await self._append([self._keyframe(*self._pending)])
+            self._pending = None
+
     def _save(self, version: Version) -> Awaitable[None]:
         return self._store.append(self._lease, (version,)) if self.behind is None else self.behind.put(version)
 
@@ -232,13 +244,13 @@ class ChainJournal:
         await self._store.append(self._lease, versions)
 
     def _version(self, body: bytes, step_index: int, path: str) -> Version:
-        if self._head.wants_keyframe(body, self._mirror.size + self._memory.size):
+        if self._head.wants_keyframe(body, self.before.size + self._memory.size):
             return self._keyframe(step_index, path)
         version, self._head = grow(self._head, body, False, step_index, path, self._world.now())
         return version
 
     def _keyframe(self, step_index: int, path: str) -> Version:
-        version, self._head = root(self._head, self._mirror, self._memory, step_index, path, self._world.now())
+        version, self._head = root(self._head, self.before, self._memory, step_index, path, self._world.now())
         return version
 
 
@@ -258,39 +270,25 @@ class LaneJournal:
         shape: Shape,
     ) -> None:
         self._plan, self._run, self._lane = plan, run, lane
-        self._mirror, self._memory, self._shape = mirror, memory, shape
-        self._lags = False
+        self._memory, self._shape, self.before = memory, shape, mirror
         self.diff: Diff | None = None
 
     @property
     def version(self) -> str | None:
         return None if self._run is None else self._run.version
 
-    @property
-    def before(self) -> Mirror | None:
-        return None if self._lags else self._mirror
+    def keeps(self, name: str) -> bool:
+        return self._run is None or self._run.keeps(name)
 
-    async def record(self, step_index: int, name: str, path: str, state: object) -> str | None:
-        if self._plan.keeps is not None and not self._plan.keeps(name):
-            self._lags = True
+    async def record(self, step_index: int, path: str, state: object) -> str | None:
+        self.follow(step_index, path, state)
+        if self._run is None or (self.diff is None and self._plan.skip_unchanged):
             return None
-        self._advance(path, state)
-        if self._run is None:
-            return None
-        if self.diff is None and self._plan.skip_unchanged:
-            return None
-        self._memory.put_text(self._lane, "at", written(path))
         return await self._run.note(step_index, path)
 
-    def finish(self, path: str, state: object) -> Mapping[str, bytes]:
-        """The texts of the draft in the end."""
-        if self._lags:
-            self._advance(path, state)
-        return self._mirror.texts
-
-    def _advance(self, path: str, state: object) -> None:
-        diff = self.diff = advance(self._mirror, self._shape, state, path)
-        self._lags = False
+    def follow(self, step_index: int, path: str, state: object) -> None:
+        diff = self.diff = advance(self.before, self._shape, state, path)
+        self._memory.put_text(self._lane, "at", written(path))
         if diff is None:
             return
         for key, change in diff.changes.items():
@@ -299,11 +297,8 @@ class LaneJournal:
             self._memory.put_text(self._lane, f"={key}", GONE)
 
     async def note(self, step_index: int, path: str) -> str | None:
-        if self._run is None:
-            return None
-        if not self._lags:
-            self._memory.put_text(self._lane, "at", written(path))
-        return await self._run.note(step_index, path)
+        self._memory.put_text(self._lane, "at", written(path))
+        return None if self._run is None else await self._run.note(step_index, path)
 
     async def settle(self) -> None:
         if self._run is not None:

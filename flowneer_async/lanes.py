@@ -7,25 +7,13 @@ from typing import Any, cast
 import anyio
 
 from flowneer_async.behind import beside
-from flowneer_async.differ import Mirror
-from flowneer_async.draft import draft_of, shape_for
 from flowneer_async.errors import FlowError, FlowneerError
 from flowneer_async.events import Waiting
-from flowneer_async.journal import LaneJournal
+from flowneer_async.lane import open_lane
 from flowneer_async.line import Line, Place, Suspended, Trail
-from flowneer_async.memory import GONE
 from flowneer_async.merge import Changes, Merge, changes_of, merged
 from flowneer_async.steps import Batch, Body, Parallel
-from flowneer_async.undoing import (
-    enter,
-    entries,
-    error_type,
-    fail,
-    failed_before,
-    hand_over,
-    stored_failure,
-    undo,
-)
+from flowneer_async.undoing import enter, error_type, fail, failed_before, hand_over, has_to_undo, undo_all
 
 
 async def parallel(line: Line, node: Parallel[Any], place: Place, path: str, trail: Trail) -> None:
@@ -45,7 +33,7 @@ async def each_alone(
     line: Line, node: Batch[Any], items: Sequence[object], place: Place, path: str, trail: Trail
 ) -> None:
     """The items of a batch one after the other, in a lane each, which is merged before the next one begins."""
-    begin = (trail[0].index or 0) + (trail[1].name in ("@joined", "@given_up")) if len(trail) > 1 else 0
+    begin = (trail[0].index or 0) + (trail[1].name == "@joined") if len(trail) > 1 else 0
     for number in range(begin, len(items)):
         lanes = Lanes(line, node, place, path, [(node.body, item) for item in items], node.max_failures)
         await lanes.run([number], 1)
@@ -56,7 +44,7 @@ async def items_of(line: Line, node: Batch[Any], place: Place, path: str) -> lis
     """The items of a batch, as they were when it began."""
     memory = line.core.memory
     if not memory.has(path, "items"):
-        found = await line.ask(node.items, place, path)
+        found = await line.ask(node.items, place, f"{path}/@items")
         try:
             memory.put(path, "items", list(cast(Any, found)))
         except TypeError as cause:
@@ -86,10 +74,6 @@ class Lanes:
 
     async def run(self, numbers: Sequence[int], concurrency: int) -> None:
         """Run these lanes, so many at a time, and merge them."""
-        before = stored_failure(self._line, self._path)
-        if before is not None:
-            await self._undo(numbers)
-            raise failed_before(self._line, before)
         journal = self._line.core.journal
         behind = None if journal is None else journal.gather()
         if journal is None or behind is None:
@@ -98,7 +82,7 @@ class Lanes:
             await beside(behind, lambda: self._work(numbers, concurrency))
             journal.scatter()
         if self._error is not None:
-            await self._fail(numbers, self._error)
+            raise self._error
         if self._waits:
             raise Suspended(tuple(self._waits))
         self._join(numbers)
@@ -126,43 +110,33 @@ class Lanes:
 
     async def _finish(self, number: int) -> None:
         """Run a lane to its end, or give it up where that is allowed."""
-        lane = self._lane(number)
-        if self._line.core.memory.has(lane.path, "failed"):
+        lane = open_lane(self._line.core, self._base, self._path_of(number))
+        if lane.core.memory.has(lane.path, "failed"):
             return
+        inner = self._inner(number, lane)
         try:
-            await self._run(number, lane)
+            await self._run(number, lane, inner)
         except FlowError as error:
             if not self._may_fail():
                 raise
-            await self._give_up(lane, number, error)
+            await self._give_up(lane, inner, error)
 
-    async def _run(self, number: int, lane: Line) -> None:
-        body, _ = self._lanes[number]
-        inner, memory = self._inner(number, lane), self._line.core.memory
-        before = None if body.on_error is not None else stored_failure(lane, lane.path)
-        if before is not None:
-            raise failed_before(lane, before)
-        trail = lane.trail(cast(str | None, memory.get(lane.path, "at"))) if memory.of(lane.path) else ()
+    async def _run(self, number: int, lane: Line, inner: Place) -> None:
+        facts = lane.core.memory.of(lane.path)
+        if "error" in facts and inner.body.on_error is None:
+            raise failed_before(lane)
+        trail = lane.trail(cast(str | None, lane.core.memory.get(lane.path, "at"))) if facts else ()
         try:
             with nullcontext() if self._node.timeout is None else anyio.fail_after(self._node.timeout):
-                await self._wrapped(lane, body, inner, trail)
+                await self._wrapped(lane, inner, trail)
         except TimeoutError as cause:
             raise FlowError(lane.path, lane.core.run_id, cause, 1) from cause
-        self._done[number] = changes_of(self._base.texts, lane.finished())
+        self._done[number] = changes_of(self._base.texts, lane.mirror().texts)
 
-    async def _wrapped(self, lane: Line, body: Body[Any], inner: Place, trail: Trail) -> None:
+    async def _wrapped(self, lane: Line, inner: Place, trail: Trail) -> None:
         if isinstance(self._node, Batch):
             await lane.tell("on_loop_iteration", self._node, inner, lane.path)
-        await lane.wrap(self._node, inner, lambda: enter(lane, body, inner, trail))
-
-    def _lane(self, number: int) -> Line:
-        """A line of its own, on a draft of the state, as far as it had come."""
-        core, path = self._line.core, f"{self._path}[{number}]"
-        facts = core.memory.of(path)
-        mirror = self._base.fork() if not facts else Mirror(core.codec, _overlaid(self._base.texts, facts))
-        draft, shape = draft_of(mirror, core.shape, core.codec), shape_for(core.shape)
-        journal = LaneJournal(core.plan, core.journal, path, mirror, core.memory, shape)
-        return Line(core, path, draft, shape, journal)
+        await lane.wrap(self._node, inner, lambda: enter(lane, inner.body, inner, trail))
 
     def _inner(self, number: int, lane: Line) -> Place:
         body, item = self._lanes[number]
@@ -175,31 +149,17 @@ class Lanes:
     def _may_fail(self) -> bool:
         return cast(int, self._line.core.memory.get(self._path, "failures") or 0) < self._max_failures
 
-    async def _give_up(self, lane: Line, number: int, error: FlowError) -> None:
+    async def _give_up(self, lane: Line, inner: Place, error: FlowError) -> None:
         """Undo what an item has done, and leave it out."""
-        memory, inner = self._line.core.memory, self._inner(number, lane)
-        lane.restore()
-        if entries(lane, lane.path) and stored_failure(lane, lane.path) is None:
-            await fail(lane, inner, lane.path, error)
-        await undo(lane, lane.path, inner)
+        memory = lane.core.memory
+        if has_to_undo(lane, inner) and not memory.has(lane.path, "error"):
+            await fail(lane, inner, error)
+        await undo_all(lane, inner)
         memory.forget(lane.path)
         memory.put(lane.path, "failed", True)
         memory.put(self._path, "failures", cast(int, memory.get(self._path, "failures") or 0) + 1)
         memory.put("", f"failure:{lane.path}", {"step": error.step, "error": error_type(error)})
         await self._line.note(self._place, f"{lane.path}/@given_up")
-
-    async def _fail(self, numbers: Sequence[int], error: BaseException) -> None:
-        """Undo what the lanes have done, and raise why."""
-        if isinstance(error, FlowError) and any(entries(self._line, self._path_of(number)) for number in numbers):
-            await fail(self._line, self._place, self._path, error)
-            await self._undo(numbers)
-        raise error
-
-    async def _undo(self, numbers: Sequence[int]) -> None:
-        for number in reversed(numbers):
-            if entries(self._line, self._path_of(number)):
-                lane = self._lane(number)
-                await undo(lane, lane.path, self._inner(number, lane))
 
     def _join(self, numbers: Sequence[int]) -> None:
         """Bring what the lanes have changed into the state of the line."""
@@ -226,9 +186,3 @@ class Lanes:
 
     def _path_of(self, number: int) -> str:
         return f"{self._path}[{number}]"
-
-
-def _overlaid(base: Mapping[str, bytes], facts: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The texts of a lane: those before it, and those that it has changed since."""
-    changed = {kind[1:]: text for kind, text in facts.items() if kind[0] == "="}
-    return {key: text for key, text in {**base, **changed}.items() if text != GONE}

@@ -1,6 +1,6 @@
 """One line of execution of a run: its main line, or a lane."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, TypeAlias, cast
@@ -12,7 +12,8 @@ from flowneer_async.encoding import Codec
 from flowneer_async.errors import FlowError, FlowneerError, StoreNeeded
 from flowneer_async.events import Chunk, Event, Failure, StepDone, Waiting
 from flowneer_async.hooks import Around
-from flowneer_async.journal import Journal, Kept, LaneJournal
+from flowneer_async.journal import Journal, Kept
+from flowneer_async.look import SCALARS
 from flowneer_async.memory import Memory, written
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
@@ -27,12 +28,22 @@ Walk: TypeAlias = Callable[["Line", Body[Any], "Place", Trail], Coroutine[Any, A
 Watch: TypeAlias = Callable[[Event], Awaitable[None]]
 
 
+class Jumped(BaseException):
+    """A step has jumped to an anchor of a body around the one that it stands in."""
+
+    def __init__(self, place: "Place", number: int) -> None:
+        super().__init__()
+        self.place, self.number = place, number
+
+
 class Suspended(BaseException):
     """The run cannot go on before something has happened outside; no step can catch it by mistake."""
 
     def __init__(self, waits: tuple[Waiting, ...]) -> None:
         super().__init__(waits)
         self.waits = waits
+        self.is_kept = False
+        """Its questions are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Core:
 class Place:
     """A body that is being walked: where it stands, and how far the walk has come."""
 
-    __slots__ = ("at", "body", "failure", "index", "item", "outer", "prefix", "round", "top")
+    __slots__ = ("at", "body", "failure", "index", "is_rescue", "item", "outer", "prefix", "round", "top")
 
     def __init__(
         self,
@@ -76,6 +87,8 @@ class Place:
         """`top` is the number of the last step of the outermost body that is done; None if this is that body."""
         self.item, self.index, self.failure = item, index, failure
         self.at = self.round = 0
+        self.is_rescue = False
+        """It is the `on_error` of the body around it."""
 
     def inside(self, body: Body[Any], prefix: str) -> "Place":
         """A body inside the step that this one has come to."""
@@ -95,35 +108,56 @@ class Place:
 class Line:
     """A state, and what is done to it step by step; `path` is that of the lane, empty for the main line."""
 
-    __slots__ = ("_place", "asked", "core", "is_clean", "journal", "path", "shape", "state")
+    __slots__ = ("_asked", "_place", "core", "is_clean", "journal", "path", "shape", "state")
 
     def __init__(self, core: Core, path: str, state: Any, shape: Shape, journal: Journal | None) -> None:
         self.core, self.path, self.state, self.shape, self.journal = core, path, state, shape, journal
+        # The body that the last step called stands in, and how many questions that step has asked so far.
         self._place: Place | None = None
-        self.asked = 0
-        """How many questions the step has asked so far."""
+        self._asked = 0
         self.is_clean = True
         """The state is, for all that can be known, the one that the journal has."""
 
     def context(self, place: Place, path: str, attempt: int = 1) -> Context[Any]:
         """What the step at `path` is told."""
-        core = self.core
-        return Context(core.run_id, path, attempt, core.deps, place.item, place.index, place.failure, self)
+        core, item = self.core, place.item
+        if type(item) not in SCALARS:
+            # Each step is told what was stored: what it does to its item, no other step sees.
+            item = core.codec.load(core.codec.tagged_json(item, "$"))
+        return Context(core.run_id, path, attempt, core.deps, item, place.index, place.failure, self)
 
     async def call(self, call: Call, place: Place, path: str, attempt: int = 1) -> object:
         """What a function of the user's gives for the state as it is."""
         self.is_clean = False
-        self.asked, self._place = 0, place
+        self._asked, self._place = 0, place
         context = self.context(place, path, attempt) if call.wants_context else None
         returned = call.fn(self.state) if context is None else call.fn(self.state, context)
         return await cast(Awaitable[object], returned) if isawaitable(returned) else returned
 
     async def ask(self, call: Call, place: Place, path: str) -> object:
-        """The same; raises FlowError, as the failure of the step at `path`."""
+        """The same, for a function that is no step but belongs to one: `path` ends with what it is to it.
+
+        Raises FlowError, as the failure of that step.
+        """
         try:
-            return await self.call(call, place, path)
+            answer = await self.call(call, place, path)
+        except Suspended as suspended:
+            await self.put_down(place, suspended)
+            raise
         except Exception as cause:
-            raise FlowError(path, self.core.run_id, cause, 1) from cause
+            raise FlowError(_step_of(path), self.core.run_id, cause, 1) from cause
+        self.core.memory.forget(path)
+        return answer
+
+    async def put_down(self, place: Place, suspended: Suspended) -> None:
+        """The step begins anew when the run goes on: its changes are taken back, its question is kept."""
+        self.restore()
+        suspended.is_kept = True
+        for wait in suspended.waits:
+            if wait.kind == "answer":
+                # Whoever asks was not interrupted by a crash, and is in no doubt.
+                self.core.memory.drop(wait.step, "begun")
+                await self.note(place, f"{wait.step}/@ask")
 
     async def tell(self, kind: str, node: Node[Any], place: Place, path: str, *more: object) -> None:
         """Tell the hooks of one kind."""
@@ -134,12 +168,12 @@ class Line:
     async def record(self, node: Node[Any], place: Place, path: str, landing: tuple[int, str] | None = None) -> None:
         """Keep the state after the step at `path`, and, after a jump, the anchor where it has landed."""
         journal = self.journal
-        if journal is None or (journal.whole_steps and place.top is not None):
+        if journal is None:
             return
         self._turn(landing)
-        done = place.at if place.top is None else place.top
-        version = await journal.record(done if landing is None else landing[0], node.name, path, self.state)
-        self.is_clean = True
+        done = landing[0] if landing is not None else place.at if place.top is None else place.top
+        is_kept = journal.keeps(node.name) and not (journal.whole_steps and place.top is not None)
+        version = await self._keep(journal, is_kept, done, path)
         if self.core.watch is not None:
             diff = journal.diff
             changed = () if diff is None else (*diff.changes, *diff.removed)
@@ -148,20 +182,22 @@ class Line:
     async def mark(self, node: Node[Any], place: Place, path: str) -> None:
         """Keep the state in the middle of a step."""
         journal = self.journal
-        if journal is None or journal.whole_steps:
-            return
-        self._turn(None)
-        await journal.record(place.done, node.name, path, self.state)
-        self.is_clean = True
+        if journal is not None:
+            self._turn(None)
+            await self._keep(journal, journal.keeps(node.name) and not journal.whole_steps, place.done, path)
 
     async def note(self, place: Place, path: str) -> None:
         """Keep what is new in the memory, in the middle of a step: the state may be half-changed."""
-        journal = self.journal
-        if journal is None or journal.whole_steps:
-            return
-        if journal.before is not None:
+        if self.journal is not None:
             self._turn(None)
-        await journal.note(place.done, path)
+            await self.journal.note(place.done, path)
+
+    async def _keep(self, journal: Journal, is_kept: bool, step_index: int, path: str) -> str | None:
+        self.is_clean = True
+        if is_kept:
+            return await journal.record(step_index, path, self.state)
+        journal.follow(step_index, path, self.state)
+        return None
 
     async def wrap(self, node: Node[Any], place: Place, proceed: Callable[[], Awaitable[None]]) -> None:
         """Proceed with a lane, through the middleware for lanes."""
@@ -177,32 +213,20 @@ class Line:
         except Exception as cause:
             raise FlowError(self.path, self.core.run_id, cause, 1) from cause
 
-    def finished(self) -> Mapping[str, bytes]:
-        """The texts of the state of a lane that has come to its end."""
-        assert isinstance(self.journal, LaneJournal)
-        return self.journal.finish(self.path, self.state)
-
     def restore(self) -> None:
         """Make the state what it was before the step, where that is known."""
-        before = None if self.journal is None else self.journal.before
-        if before is not None:
-            before.restore(self.shape, self.state)
+        if self.journal is not None:
+            self.journal.before.restore(self.shape, self.state)
 
     def before(self) -> Mirror:
         """The state as it is now, to go back to."""
-        before = None if self.journal is None or not self.is_clean else self.journal.before
-        return self.mirror() if before is None else before
+        return self.mirror() if self.journal is None or not self.is_clean else self.journal.before
 
     def mirror(self) -> Mirror:
         """A mirror of its own, of the state as it is now."""
-        before = None if self.journal is None else self.journal.before
-        if before is None:
-            mirror = Mirror(self.core.codec)
-        elif self.is_clean:
-            return before.fork()
-        else:
-            mirror = before.fork()
-        mirror.advance(self.shape.items(self.state))
+        mirror = Mirror(self.core.codec) if self.journal is None else self.journal.before.fork()
+        if self.journal is None or not self.is_clean:
+            mirror.advance(self.shape.items(self.state))
         return mirror
 
     def trail(self, at: str | None) -> Trail:
@@ -227,8 +251,8 @@ class Line:
 
     async def interrupt(self, step: str, question: object) -> object:
         """The answer to a question; raises Suspended where there is none yet."""
-        core, number = self.core, self.asked
-        self.asked += 1
+        core, number = self.core, self._asked
+        self._asked += 1
         if core.memory.has(step, f"answer{number}"):
             return core.memory.get(step, f"answer{number}")
         if core.store is None:
@@ -244,3 +268,9 @@ class Line:
             if self._place is not None:
                 await self.note(self._place, f"{step}/@once")
         return memory.get(step, kind)
+
+
+def _step_of(path: str) -> str:
+    """The step that a function belongs to; an undoing is a step of its own."""
+    step, _, mark = path.rpartition("/")
+    return path if mark == "@undo" else step

@@ -93,6 +93,23 @@ class Memory:
         for kind, text in self._facts.pop(path, {}).items():
             self._drop(path, kind, text)
 
+    def forget_beneath(self, path: str) -> None:
+        """Forget all facts of what stands inside the body or step at `path`."""
+        inside = tuple(f"{path}{sign}" for sign in "/[") if path else ("",)
+        for each in [each for each in self._facts if each != path and each.startswith(inside)]:
+            self.forget(each)
+
+    def positions(self) -> list[str]:
+        """The positions that lanes have come to, or that jumps have led to."""
+        return [str(self.get(path, kind)) for path in self.paths for kind in ("at", "goto") if self.has(path, kind)]
+
+    def begin_fork(self) -> None:
+        """Forget what a fork begins anew with: its own signals, and its own deadlines."""
+        for kind in [kind for kind in self.of("") if kind.startswith("used:")]:
+            self.drop("", kind)
+        for path in self.paths:
+            self.drop(path, "until")
+
     def forget_positions(self) -> None:
         """Forget all that belongs to a position in the flow: what is left is what the whole run has done."""
         for path in [path for path in self._facts if path]:

@@ -9,12 +9,14 @@ from functools import cache
 from inspect import isawaitable
 from typing import Any, NamedTuple
 
+from flowneer_async.answers import Answer
 from flowneer_async.cursor import quoted
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.entries import EntryJournal, resolve_entry
 from flowneer_async.errors import (
     BadName,
+    BadOption,
     BadState,
     BrokenChain,
     FlowChanged,
@@ -37,6 +39,7 @@ from flowneer_async.versions import (
     ROOT,
     Head,
     Run,
+    Snapshot,
     Version,
     check_run_id,
     head_of,
@@ -82,7 +85,7 @@ class _Stored:
         return self.chain[-1].path
 
     @property
-    def index(self) -> int:
+    def step_index(self) -> int:
         return self.chain[-1].step_index
 
 
@@ -111,13 +114,20 @@ class Opening:
     """Finds out how one call of `run` begins, and takes the lease that it needs."""
 
     def __init__(
-        self, plan: Plan[Any], state: object, run_id: str | None, world: World, *, mirrors: bool = False
+        self,
+        plan: Plan[Any],
+        state: object,
+        run_id: str | None,
+        world: World,
+        *,
+        mirrors: bool = False,
+        answer: Answer | None = None,
     ) -> None:
         self._plan, self._state, self._world = plan, state, world
         self._run_id = None if run_id is None else check_run_id(run_id)
         self._shape = self._shape_wanted()
         self._codec = codec_of(plan.state_type or self._shape.type, plan.schemas)
-        self._mirrors = mirrors or plan.goes_back
+        self._mirrors, self._answer = mirrors or plan.goes_back, answer
         self._lease: Lease | None = None
 
     async def open(self) -> Opened:
@@ -133,6 +143,19 @@ class Opening:
         start = self._begun()
         journal = MirrorJournal(start.mirror, self._shape, start.memory) if self._mirrors else None
         return self._opened(run_id, start, journal)
+
+    async def check_signal(self, run_id: str) -> None:
+        """Raises UnknownRun, ForeignRun, StateTypeUnknown."""
+        assert self._plan.store is not None
+        self._checked(await self._plan.store.read(run_id))
+
+    async def snapshot(self, version: str) -> Snapshot[Any]:
+        """The state that a version of a run of this flow stood for; raises UnknownVersion, ForeignRun and the like."""
+        store = self._plan.store
+        assert store is not None
+        run_id, _ = parse_version_id(version)
+        stored = await self._stored(store, self._checked(await store.read(run_id)), version)
+        return Snapshot(stored.step_index, self._build(Mirror(self._codec, stored.texts)))
 
     async def preview(self, run_id: str) -> ResumePlan:
         """What `open` would find; takes no lease. Raises UnknownRun."""
@@ -195,6 +218,7 @@ class Opening:
         now, plan = self._world.now(), self._plan
         run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.paths, created=now, updated=now)
         fork_of = None if origin is None else origin.version
+        start.memory.begin_fork()
         if start.migrated:
             start.mirror.advance(self._shape.items(start.state))
         version, head = root(Head(run_id), start.mirror, start.memory, start.step_index, start.at, now, fork_of)
@@ -221,13 +245,19 @@ class Opening:
         stored = await self._stored(store, run, version_id(run.run_id, run.head))
         if run.status == "completed":
             mirror = Mirror(self._codec, stored.texts)
+            if self._answer is not None:
+                self._answer.give(run.run_id, Memory(self._codec))
             done = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror))
             return replace(self._opened(run.run_id, done), finished_at=stored.version)
         start = await self._start(stored)
+        asking = None if self._answer is None else self._answer.give(run.run_id, start.memory)
         self._lease = await store.claim(replace(run, steps=self._plan.paths))
         journal = self._journal(store, self._lease, head_of(stored.chain), start)
         if start.migrated:
             await journal.migrate(start.step_index, start.at, start.state)
+        if asking is not None:
+            await journal.note(start.step_index, f"{asking}/@answer")
+            await journal.flush()
         return replace(self._opened(run.run_id, start, journal), step_index=start.step_index)
 
     async def _start(self, stored: _Stored | None) -> _Start:
@@ -235,9 +265,10 @@ class Opening:
         if stored is None:
             return self._begun()
         mirror = Mirror(self._codec, stored.texts)
-        start = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror), stored.index)
+        start = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror), stored.step_index)
         try:
-            check_passed(stored.run, self._plan.paths, stored.at)
+            for at in (stored.at, *start.memory.positions()):
+                check_passed(stored.run, self._plan.paths, at)
         except FlowChanged as change:
             if self._plan.migrate is None:
                 raise
@@ -248,10 +279,11 @@ class Opening:
         """The start that the flow's own migration finds; raises FlowChanged where it names no step."""
         assert self._plan.migrate is not None
         answer = self._plan.migrate(start.state, change)
-        name = await answer if isawaitable(answer) else answer
+        name: object = await answer if isawaitable(answer) else answer
         body = self._plan.body
-        if name and name not in body.steps:
-            raise FlowChanged(change.run_id, [name], self._plan.paths) from change
+        if not isinstance(name, str) or (name and name not in body.steps):
+            shown = name if isinstance(name, str) else f"a {type(name).__qualname__}"
+            raise BadOption("migrate", shown, "it gives the name of a step of the flow, or ''") from change
         index = body.position[name] if name else ROOT
         start.memory.forget_positions()
         return start._replace(at=quoted(name), step_index=index, migrated=True)
@@ -284,8 +316,8 @@ class Opening:
         return self._shape.build({key: self._codec.load(text) for key, text in mirror.texts.items()})
 
     def _journal(self, store: VersionStore, lease: Lease, head: Head, start: _Start) -> ChainJournal:
-        plan, at = self._plan, (start.step_index, start.at)
-        return ChainJournal(plan, store, lease, head, start.mirror, start.memory, self._shape, self._world, at)
+        plan = self._plan
+        return ChainJournal(plan, store, lease, head, start.mirror, start.memory, self._shape, self._world)
 
     # A store of two methods -------------------------------------------------------------------------------------------
 

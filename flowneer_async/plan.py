@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, Literal, TypeAlias
 
+from flowneer_async.defining import check_targets
 from flowneer_async.errors import FlowChanged
 from flowneer_async.hooks import Around, Filtered
 from flowneer_async.outline import paths
-from flowneer_async.steps import Body, Node, S, Task, Wait, parts
+from flowneer_async.steps import Batch, Body, Node, Parallel, S, Task, Wait, parts
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
 
 Durability: TypeAlias = Literal["sync", "async", "exit"]
@@ -65,6 +66,12 @@ class Plan(Generic[S]):
         return tuple(n.schema for n in self.nodes if isinstance(n, Wait) and isinstance(n.schema, type))
 
     @cached_property
+    def checked(self) -> "Plan[S]":
+        """This plan, whose written-out jumps (in the annotations of steps) lead somewhere; raises BadStep."""
+        _check_jumps(self.name, self.body, frozenset())
+        return self
+
+    @cached_property
     def has_aliases(self) -> bool:
         """Had some of its steps another name before?"""
         return any(node.aliases for node in self.nodes)
@@ -72,6 +79,25 @@ class Plan(Generic[S]):
     def waits(self, signal: str) -> list[Wait[S]]:
         """The steps that wait for a signal of this name."""
         return [node for node in self.nodes if isinstance(node, Wait) and node.signal == signal]
+
+
+def _check_jumps(flow: str, body: Body[S], around: frozenset[str]) -> None:
+    known = around.union(body.anchors)
+    for node in body.order:
+        for fn in _functions(node):
+            check_targets(flow, fn, known)
+        is_border = isinstance(node, Parallel) or (isinstance(node, Batch) and node.in_lanes)
+        for _, inner in parts(node):
+            _check_jumps(flow, inner, frozenset() if is_border else known)
+    if body.on_error is not None:
+        _check_jumps(flow, body.on_error, known)
+
+
+def _functions(node: Node[S]) -> list[object]:
+    """The functions of a step that may jump."""
+    fallback = node.fallback if isinstance(node, (Task, Wait)) else None
+    own: list[object] = [node.call] if isinstance(node, Task) else []
+    return own if fallback is None else [*own, fallback.fn]
 
 
 def _nodes(body: Body[S]) -> list[Node[S]]:

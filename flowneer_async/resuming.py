@@ -1,16 +1,19 @@
 """What a resume would do, before anything runs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flowneer_async.answers import open_questions
 from flowneer_async.cursor import ERROR, Frame, decode, encode, static
-from flowneer_async.errors import FlowneerError
+from flowneer_async.errors import FlowneerError, Undone
+from flowneer_async.events import Waiting
+from flowneer_async.finding import node_at
 from flowneer_async.memory import Memory
 from flowneer_async.outline import beneath
 from flowneer_async.passed import before
 from flowneer_async.picture import Progress
-from flowneer_async.steps import Batch, Body, Branch, Loop, Node, Parallel, Task, parts
+from flowneer_async.steps import Batch, Body, Branch, Loop, Node, Parallel, Sleep, Task, Wait, parts
 from flowneer_async.versions import Status
 
 
@@ -30,6 +33,8 @@ class ResumePlan:
     again: tuple[str, ...] = ()
     in_doubt: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    waits: tuple[Waiting, ...] = ()
+    """What the run waits for, as `Result.waits` has it."""
     reason: FlowneerError | None = None
 
     @property
@@ -54,7 +59,26 @@ def planned(found: ResumePlan, body: Body[Any], paths: tuple[str, ...], memory: 
     skipped = tuple(path for path in before(static(decode(at)), paths) if path not in map(_static, again))
     asks = open_questions(memory)
     doubts = [path for path in memory.paths if memory.has(path, "begun")]
-    return replace(found, skipped=skipped, again=tuple(again), in_doubt=tuple(doubts), asks=tuple(asks))
+    left = any(kind.startswith("undo:") for path in memory.paths for kind in memory.of(path))
+    if memory.has("", "error") and body.on_error is None and not left:
+        error = cast(dict[str, str], memory.get("", "error"))
+        return replace(found, skipped=skipped, reason=Undone(found.run_id, error["step"], error["error"]))
+    waits = tuple(_waits(body, memory))
+    return replace(found, skipped=skipped, again=tuple(again), in_doubt=tuple(doubts), asks=tuple(asks), waits=waits)
+
+
+def _waits(body: Body[Any], memory: Memory) -> Iterator[Waiting]:
+    for path, kind in open_questions(memory).items():
+        if kind == "settled":
+            yield Waiting("doubt", path)
+        else:
+            yield Waiting("answer", path, question=memory.get(path, f"ask{kind[6:]}"))
+    for path in memory.paths:
+        node, until = node_at(body, path), cast(int | None, memory.get(path, "until"))
+        if memory.has(path, "until") and isinstance(node, Wait):
+            yield Waiting("signal", path, until, node.signal)
+        elif isinstance(node, Sleep) and until is not None:
+            yield Waiting("sleep", path, until)
 
 
 def _static(path: str) -> str:
@@ -63,8 +87,8 @@ def _static(path: str) -> str:
 
 def _next(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memory: Memory) -> list[str] | None:
     """The paths that a body goes on with; None where it is at its end."""
-    if trail and trail[0] == ERROR and body.on_error is not None:
-        return _next(body.on_error, beneath(prefix, "@error"), trail[1:], memory)
+    if memory.has(prefix, "error"):
+        return _after_failure(body, prefix, trail, memory)
     if not trail or trail[0].is_own:
         return _first(body, 0, 0, prefix, memory)
     first = trail[0]
@@ -76,6 +100,22 @@ def _next(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memory: Memory
         if found is not None:
             return found
     return _first(body, number + 1, first.round, prefix, memory)
+
+
+def _after_failure(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memory: Memory) -> list[str] | None:
+    """What is undone next, or else what its `on_error` goes on with."""
+    inside = f"{prefix}/" if prefix else ""
+    undos = [
+        cast(dict[str, str], memory.get(path, kind))["step"]
+        for path in memory.paths
+        for kind in memory.of(path)
+        if kind.startswith("undo:")
+    ]
+    left = [f"{step}/@undo" for step in undos if step.startswith(inside)]
+    if left or body.on_error is None:
+        return left[-1:]
+    rest = trail[1:] if trail and trail[0] == ERROR else ()
+    return _next(body.on_error, beneath(prefix, "@error"), rest, memory)
 
 
 def _first(body: Body[Any], number: int, round: int, prefix: str, memory: Memory) -> list[str] | None:

@@ -7,7 +7,7 @@ from typing import Any, Generic, cast
 
 import anyio
 
-from flowneer_async.answers import Answer, give
+from flowneer_async.answers import Answer
 from flowneer_async.behind import beside
 from flowneer_async.errors import Fenced, FlowError, RunBusy, RunError, StateError
 from flowneer_async.events import Event, Failure, RunDone, RunFailed, RunStarted, RunWaiting, Waiting
@@ -49,10 +49,11 @@ async def execute(
     answer: Answer | None = None,
 ) -> Result[S]:
     """Run a flow to its end, or until it waits, from its beginning or from where it was."""
+    plan = plan.checked
     while True:
-        opened = await _open(Opening(plan, state, run_id, world, mirrors=watch is not None))
-        waits = await _Run(plan, opened, deps, world, watch, answer).work()
-        if not await _came_meanwhile(plan, opened.run_id, waits):
+        opened = await _open(Opening(plan, state, run_id, world, mirrors=watch is not None, answer=answer))
+        waits = await _Run(plan, opened, deps, world, watch).work()
+        if not await _came_meanwhile(plan, opened, waits):
             return _result(opened, waits)
         plan, state, run_id, answer = replace(plan, resumes=None), None, opened.run_id, None
 
@@ -70,7 +71,7 @@ def failures_in(memory: Memory) -> tuple[Failure, ...]:
     return tuple(Failure(each["step"], each["error"]) for each in stored)
 
 
-async def _came_meanwhile(plan: Plan[Any], run_id: str, waits: tuple[Waiting, ...]) -> bool:
+async def _came_meanwhile(plan: Plan[Any], opened: Opened, waits: tuple[Waiting, ...]) -> bool:
     """Did a signal come between the moment the run looked for it, and that in which it was put down?
 
     Whoever sent it after that can resume the run; whoever sent it before found the run busy.
@@ -78,9 +79,10 @@ async def _came_meanwhile(plan: Plan[Any], run_id: str, waits: tuple[Waiting, ..
     names = {wait.name for wait in waits if wait.kind == "signal"}
     if not names or plan.store is None:
         return False
-    run = await plan.store.read(run_id)
-    signals = await plan.store.signals(run_id)
-    return run.status == "waiting" and any(each.name in names and each.sent >= run.updated for each in signals)
+    used = {name: cast(int, opened.memory.get("", f"used:{name}") or 0) for name in names}
+    signals = await plan.store.signals(opened.run_id)
+    came = any(each.name in names and each.number > used[each.name] for each in signals)
+    return came and (await plan.store.read(opened.run_id)).status == "waiting"
 
 
 async def _open(opening: Opening) -> Opened:
@@ -102,10 +104,9 @@ class _Run:
         deps: object,
         world: World,
         watch: Watch | None,
-        answer: Answer | None,
     ) -> None:
         self._plan, self._around, self._opened, self._journal = plan, plan.around, opened, opened.journal
-        self._watch, self._answer = watch, answer
+        self._watch = watch
         core = Core(
             opened.run_id,
             plan,
@@ -173,8 +174,6 @@ class _Run:
     async def _walk(self) -> None:
         body = self._plan.body
         place = Place(None, body)
-        if self._answer is not None:
-            await give(self._line, self._answer, self._opened.step_index)
         if self._around is not None:
             await self._begin(place)
         await guarded(self._line, body, place, self._line.trail(self._opened.at))

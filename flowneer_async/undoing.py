@@ -3,14 +3,18 @@
 This is the saga of https://www.cs.cornell.edu/andru/cs711/2002fa/reading/sagas.pdf (Garcia-Molina and Salem, 1987).
 """
 
+from collections.abc import Coroutine
 from typing import Any, TypedDict, cast
 
-from flowneer_async.cursor import ERROR
-from flowneer_async.errors import FailedBefore, FlowError, Undone
+from flowneer_async.cursor import ERROR, Frame
+from flowneer_async.errors import FailedBefore, FlowChanged, FlowError, Undone
 from flowneer_async.events import Failure
 from flowneer_async.finding import node_at
-from flowneer_async.line import Line, Place, Trail
+from flowneer_async.lane import lane_inside, lanes_within
+from flowneer_async.line import Jumped, Line, Place, Trail
 from flowneer_async.steps import Body, Task
+
+_UNDO = "undo:"
 
 
 class _Undo(TypedDict):
@@ -34,51 +38,74 @@ def hand_over(line: Line, lane: str) -> None:
 
 async def guarded(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
     """Walk a body whose failure leads on: to its `on_error`, or, for that of the flow, to undoing what was done."""
-    where = place.where
-    failure = stored_failure(line, where)
-    cause: FlowError | None = None
-    if failure is None:
+    while True:
         try:
-            return await line.core.walk(line, body, place, trail)
+            if stored_failure(line, place.where) is None:
+                return await line.core.walk(line, body, place, trail)
+            return await _rescue(line, body, place, trail)
         except FlowError as error:
-            if body.on_error is None and not _undoable(line, where):
+            is_over = stored_failure(line, place.where) is not None
+            if is_over or (body.on_error is None and not has_to_undo(line, place)):
                 raise
-            cause, trail = error, ()
-            failure = await _failed(line, place, error)
-    await undo(line, where, place)
+            trail = ()
+            await fail(line, place, error)
+            if body.on_error is None:
+                await undo_all(line, place)
+                raise
+        except Jumped as jump:
+            if jump.place is not place:
+                raise
+            # Out of the on_error: the body is tried again, from an anchor on.
+            trail = (Frame(body.order[jump.number].name, None, place.round),)
+
+
+async def _rescue(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
+    """What comes after a failure that is stored."""
+    failure = stored_failure(line, place.where)
+    assert failure is not None
+    await undo_all(line, place)
     if body.on_error is None:
-        raise cause or Undone(line.core.run_id, failure.step, failure.error)
+        raise Undone(line.core.run_id, failure.step, failure.error)
     inner = place.inside(body.on_error, f"{place.prefix}@error/")
-    inner.failure = failure
+    inner.failure, inner.is_rescue = failure, True
     await enter(line, body.on_error, inner, trail[1:] if trail and trail[0] == ERROR else ())
-    line.core.memory.drop(where, "error")
-    return None
+    line.core.memory.drop(place.where, "error")
 
 
-def enter(line: Line, body: Body[Any], place: Place, trail: Trail) -> Any:
+def enter(line: Line, body: Body[Any], place: Place, trail: Trail) -> Coroutine[Any, Any, None]:
     """Walk a body as it has to be."""
     walk = line.core.walk if body.on_error is None else guarded
     return walk(line, body, place, trail)
 
 
-async def undo(line: Line, where: str, place: Place) -> None:
+async def undo_all(line: Line, place: Place) -> None:
+    """Undo what was done in the body at `place`, lanes that were not merged first; then forget what was left there."""
+    memory = line.core.memory
+    for path in reversed(lanes_within(memory, place.where, _UNDO)):
+        await _undo(lane_inside(line, path), path, place)
+    await _undo(line, place.where, place)
+    if any(path.startswith(place.prefix) for path in memory.paths):
+        memory.forget_beneath(place.where)
+
+
+async def _undo(line: Line, where: str, place: Place) -> None:
     """Undo the steps that a line has done in the body at `where`, the last one first."""
     for kind, entry in reversed(_undoable(line, where)):
         path = entry["step"]
         node = node_at(line.core.plan.body, path)
-        if isinstance(node, Task) and node.compensate is not None:
-            told = Place(place, place.body, "", place.done, entry["item"], entry["index"], place.failure)
-            await line.ask(node.compensate, told, f"{path}/@undo")
-            line.core.memory.drop(line.path, kind)
-            await line.mark(node, told, f"{path}/@undo")
+        if not isinstance(node, Task) or node.compensate is None:
+            raise FlowChanged(line.core.run_id, [path], line.core.plan.paths)
+        told = Place(place, place.body, "", place.done, entry["item"], entry["index"], place.failure)
+        await line.ask(node.compensate, told, f"{path}/@undo")
+        line.core.memory.drop(line.path, kind)
+        await line.mark(node, told, f"{path}/@undo")
 
 
-async def fail(line: Line, place: Place, where: str, error: FlowError) -> Failure:
-    """Store that the body or step at `where` has failed, so that a crash does not let it go on."""
-    failure = Failure(error.step, error_type(error))
-    line.core.memory.put(where, "error", {"step": failure.step, "error": failure.error})
-    await line.note(place, f"{where}/@failed" if where else "@failed")
-    return failure
+async def fail(line: Line, place: Place, error: FlowError) -> None:
+    """Store that a body has failed, so that a crash does not let it go on."""
+    line.restore()
+    line.core.memory.put(place.where, "error", {"step": error.step, "error": error_type(error)})
+    await line.note(place, f"{place.prefix}@failed")
 
 
 def stored_failure(line: Line, where: str) -> Failure | None:
@@ -87,8 +114,10 @@ def stored_failure(line: Line, where: str) -> Failure | None:
     return None if stored is None else Failure(stored["step"], stored["error"])
 
 
-def failed_before(line: Line, failure: Failure) -> FlowError:
-    """A stored failure as an error again."""
+def failed_before(line: Line) -> FlowError:
+    """The stored failure of a lane as an error again."""
+    failure = stored_failure(line, line.path)
+    assert failure is not None
     return FlowError(failure.step, line.core.run_id, FailedBefore(failure.step, failure.error), 1)
 
 
@@ -101,13 +130,13 @@ def error_type(error: FlowError) -> str:
 def entries(line: Line, lane: str) -> list[tuple[str, _Undo]]:
     """The steps of a line that can be undone, in the order they were done, and the kinds of their facts."""
     facts = line.core.memory.of(lane)
-    kinds = sorted((kind for kind in facts if kind.startswith("undo:")), key=lambda kind: int(kind[5:]))
+    kinds = sorted((kind for kind in facts if kind.startswith(_UNDO)), key=lambda kind: int(kind[5:]))
     return [(kind, cast(_Undo, line.core.memory.get(lane, kind))) for kind in kinds]
 
 
-async def _failed(line: Line, place: Place, error: FlowError) -> Failure:
-    line.restore()
-    return await fail(line, place, place.where, error)
+def has_to_undo(line: Line, place: Place) -> bool:
+    """Was anything done in this body that can be undone?"""
+    return bool(_undoable(line, place.where) or lanes_within(line.core.memory, place.where, _UNDO))
 
 
 def _undoable(line: Line, where: str) -> list[tuple[str, _Undo]]:

@@ -41,7 +41,9 @@ async def wait_for(line: Line, node: Wait[Any], place: Place, path: str, trail: 
     if core.store is None:
         raise StoreNeeded(path, core.run_id)
     if not core.memory.has(path, "until"):
-        core.memory.put(path, "until", _moment(line, path, "timeout", node.timeout))
+        until = _moment(line, path, "timeout", node.timeout)
+        core.memory.put(path, "until", until)
+        core.memory.put(path, "limit", None if until is None else (until - core.world.now()) / 1000)
         await line.note(place, f"{path}/@wait")
     try:
         await _take(line, core.store, node, path)
@@ -49,7 +51,7 @@ async def wait_for(line: Line, node: Wait[Any], place: Place, path: str, trail: 
         if node.fallback is None:
             raise
         core.memory.forget(path)
-        return await line.ask(node.fallback, place, path)
+        return await line.ask(node.fallback, place, f"{path}/@fallback")
     core.memory.forget(path)
     return None
 
@@ -63,7 +65,7 @@ async def _take(line: Line, store: VersionStore, node: Wait[Any], path: str) -> 
     if signal is None:
         if not is_late:
             raise Suspended((Waiting("signal", path, until, node.signal),))
-        seconds = cast(float, node.timeout if isinstance(node.timeout, (int, float)) else 0)
+        seconds = cast(float, core.memory.get(path, "limit"))
         late = SignalTimeout(path, core.run_id, node.signal, seconds)
         raise FlowError(path, core.run_id, late, 1) from late
     core.memory.put("", used, signal.number)

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from flowneer_async.attempts import task
 from flowneer_async.cursor import Frame, encode, quoted
-from flowneer_async.errors import FlowError, StepReturned, TooManyVisits, UnknownAnchor, UnknownCase
+from flowneer_async.errors import FlowChanged, FlowError, StepReturned, TooManyVisits, UnknownAnchor, UnknownCase
 from flowneer_async.lanes import concurrent, each_alone, items_of, parallel
-from flowneer_async.line import Line, Place, Trail
+from flowneer_async.line import Jumped, Line, Place, Trail
 from flowneer_async.steps import (
     Anchor,
     Batch,
@@ -32,19 +32,11 @@ _RECORDED = (Task, Wait, Sleep, Parallel, Batch)
 """Kinds that make a version when they are done; the steps inside of the others do so themselves."""
 
 
-class Jumped(BaseException):
-    """A step has jumped to an anchor of a body around the one that it stands in."""
-
-    def __init__(self, place: Place, number: int) -> None:
-        super().__init__()
-        self.place, self.number = place, number
-
-
 async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
     """Do the steps of a body one after the other, from where `trail` leads to."""
     core, journal, order = line.core, line.journal, body.order
     is_quick = core.around is None and core.watch is None
-    number, trail = _begin(body, place, trail)
+    number, trail = _begin(line, body, place, trail)
     while number < len(order):
         node = order[number]
         place.at = number
@@ -72,11 +64,13 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
         _forget_visits(line, place)
 
 
-def _begin(body: Body[Any], place: Place, trail: Trail) -> tuple[int, Trail]:
+def _begin(line: Line, body: Body[Any], place: Place, trail: Trail) -> tuple[int, Trail]:
     """The number of the step to go on with, and the frames that lead on inside of it."""
     if not trail or trail[0].is_own:
         return 0, ()
-    number = body.position[trail[0].name]
+    number = body.position.get(trail[0].name)
+    if number is None:  # the steps of a lane, or behind a jump, are not those of the last version
+        raise FlowChanged(line.core.run_id, [encode(trail)], line.core.plan.paths)
     place.round = trail[0].round
     return (number, trail) if len(trail) > 1 else (number + 1, ())
 
@@ -107,18 +101,36 @@ async def _jump(line: Line, node: Node[Any], place: Place, path: str, returned: 
     number = landing.body.anchors[name]
     anchor = cast(Anchor, landing.body.order[number])
     _visit(line, anchor, landing)
+    _leave(line, place, landing)
     landing.round += 1
-    at = f"{landing.prefix}{encode((Frame(name, None, landing.round),))}"
+    at = f"{landing.prefix}{_frame(name, landing.round)}"
     await line.record(node, place, path, (number if landing.top is None else landing.top, at))
     await line.tell("on_anchor_hit", anchor, landing, at)
     raise Jumped(landing, number)
 
 
+def _leave(line: Line, place: Place, landing: Place) -> None:
+    """Forget what belongs to the bodies that a jump leaves."""
+    memory = line.core.memory
+    while place is not landing:
+        assert place.outer is not None
+        if place.is_rescue:
+            memory.drop(place.outer.where, "error")
+        place = place.outer
+        left = f"{place.prefix}{_frame(place.body.order[place.at].name, place.round)}"
+        memory.forget(left)
+        memory.forget_beneath(left)
+
+
+def _frame(name: str, round: int) -> str:
+    return encode((Frame(name, None, round),))
+
+
 def _target(line: Line, path: str, returned: object) -> str:
     if isinstance(returned, Goto):
-        return returned.anchor
+        return str.__str__(returned.anchor)
     if isinstance(returned, str) and returned[:1] == "#":
-        return returned[1:]
+        return str.__str__(returned)[1:]
     raise StepReturned(path, line.core.run_id, type(returned))
 
 
@@ -148,8 +160,10 @@ async def _sub(line: Line, node: Sub[Any], place: Place, path: str, trail: Trail
 
 async def _branch(line: Line, node: Branch[Any], place: Place, path: str, trail: Trail) -> None:
     bodies = cast(Mapping[str, Body[Any]], dict(parts(node)))
-    if len(trail) > 1:
+    if len(trail) > 1 and not trail[1].is_own:
         case = trail[1].name
+        if case not in bodies:
+            raise FlowChanged(line.core.run_id, [f"{path}/{quoted(case)}"], line.core.plan.paths)
     else:
         case = await _choice(line, node, place, path, bodies)
         await line.mark(node, place, f"{path}/{quoted(case)}/@chosen")
@@ -158,9 +172,9 @@ async def _branch(line: Line, node: Branch[Any], place: Place, path: str, trail:
 
 
 async def _choice(line: Line, node: Branch[Any], place: Place, path: str, bodies: Mapping[str, Body[Any]]) -> str:
-    answer = await line.ask(node.router, place, path)
+    answer = await line.ask(node.router, place, f"{path}/@router")
     if isinstance(answer, str) and answer in node.cases:
-        return answer
+        return str.__str__(answer)
     if "default" in bodies:
         return "default"
     cause = UnknownCase(path, line.core.run_id, type(answer), tuple(node.cases))
@@ -170,6 +184,8 @@ async def _choice(line: Line, node: Branch[Any], place: Place, path: str, bodies
 async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Trail) -> None:
     number = (trail[0].index or 0) if trail else 0
     inner, rest = place.inside(node.body, ""), trail[1:]
+    if rest and rest[0].name == "@condition":
+        rest = ()
     while rest or await _holds(line, node, inner, path, number):
         inner.prefix, inner.index, inner.round = f"{path}[{number}]/", number, 0
         await line.tell("on_loop_iteration", node, inner, inner.where)
@@ -180,7 +196,7 @@ async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Tra
 
 async def _holds(line: Line, node: Loop[Any], inner: Place, path: str, number: int) -> bool:
     inner.index = number
-    return bool(await line.ask(node.condition, inner, path))
+    return bool(await line.ask(node.condition, inner, f"{path}[{number}]/@condition"))
 
 
 async def _batch(line: Line, node: Batch[Any], place: Place, path: str, trail: Trail) -> None:
