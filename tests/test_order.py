@@ -30,8 +30,8 @@ SORRY = "mail: we are sorry, we cannot deliver: "
 PAID = ["warehouse: take 1 samovar, 2 tea", "bank: charge 25880 cents for order-1"]
 STOCK = {"tea": 100, "cup": 100, "samovar": 5, "glass": 5}
 
-# The shop, killed with SIGKILL at the commits of its store, at all or at every so many, before or after they are stored.
-# Each command is a process of its own, forked, so that modules are imported once. Prints the databases of those killed.
+# The shop, killed with SIGKILL at all commits of its store, or every so many, before or after they are stored. Each
+# command is a process of its own, forked, so that modules are imported once. Prints the databases of those killed.
 MURDERED = """
 import os, signal, sys
 examples, folder, every, *commands = sys.argv[1:]
@@ -277,7 +277,7 @@ STORIES = {
 
 def test_killed_before_a_version_is_stored_an_order_ends_the_same(shop: Shop) -> None:
     """With SIGKILL, and gone on by another process: each effect is there once, the card is charged once."""
-    assert killed_and_gone_on(shop, STORIES["refused"], every=4) >= 3
+    assert killed_and_gone_on(shop, STORIES["refused"], every=5) >= 2
 
 
 @pytest.mark.torture
