@@ -27,6 +27,14 @@ from order_outside import PRICES, Ordered, Outside, counted, listed
 from flowneer_async import FlowBuilder, FlowneerError, Result, RunBusy, UnknownRun, World
 from flowneer_stores import SqliteStore
 
+STANDING = {
+    "new": "has not begun",
+    "running": "is under way, or was killed",
+    "cancelled": "was interrupted",
+    "waiting": "waits for an approval",
+    "failed": "has failed",
+}
+
 
 class Shop:
     """What the commands do."""
@@ -39,14 +47,14 @@ class Shop:
 
     async def answer(self, run_id: str, granted: bool) -> None:
         ordered = self._find(run_id)
-        if await self._status(ordered) == "completed":
-            raise ValueError(f"{run_id} is over: see status {run_id}")
+        if await self._status(ordered) in ("completed", "new"):
+            raise ValueError(f"nobody asks: {await self._standing(ordered)}")
         await self._flow.signal(run_id, "approval", {"granted": granted, "by": "you"})
         await self._run(ordered)
 
     async def resume(self, run_id: str | None) -> None:
         for ordered in self._outside.orders() if run_id is None else [self._find(run_id)]:
-            if await self._status(ordered) != "completed":
+            if run_id or await self._status(ordered) != "completed":
                 try:
                     await self._run(ordered)
                 except RunBusy as busy:
@@ -59,6 +67,8 @@ class Shop:
     async def status(self, run_id: str) -> None:
         ordered = self._find(run_id)
         print(f"{listed(ordered.items)}, {cents(ordered) / 100:.2f}: {await self._standing(ordered)}")
+        if await self._status(ordered) == "new":
+            return
         plan = await self._flow.plan_resume(run_id)
         for mark, paths in (("done", plan.skipped), (plan.status, plan.again)):
             for path in paths:
@@ -79,7 +89,7 @@ class Shop:
         status = await self._status(ordered)
         if status == "completed":
             return ending(await self._flow.run(run_id=ordered.run_id))
-        return f"{ordered.run_id} is {status}"
+        return f"{ordered.run_id} {STANDING[status]}"
 
     async def _status(self, ordered: Ordered) -> str:
         try:
