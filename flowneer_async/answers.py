@@ -33,7 +33,7 @@ class Answer:
         paths = [path for path in asking if self.at in (None, path)]
         if len(paths) != 1:
             raise NotWaiting(run_id, self.at, tuple(asking))
-        memory.put(paths[0], asking[paths[0]], self.value)
+        memory.put(paths[0], asking[paths[0]], self.value, f"the answer to {paths[0]!r}")
         return paths[0]
 
 

@@ -23,8 +23,7 @@ async def task(line: Line, node: Task[Any], place: Place, path: str, trail: Trai
     try:
         returned = await _observed(line, node, place, path)
     except Suspended as suspended:
-        if not suspended.is_kept:
-            await line.put_down(place, suspended)
+        await line.put_down(place, suspended)
         raise
     if node.compensate is not None:
         done_for_undo(line, place, path)
@@ -44,10 +43,10 @@ async def _observed(line: Line, node: Task[Any], place: Place, path: str) -> obj
             await line.tell("on_error", node, place, path, error.cause)
         if node.fallback is None or before is None:
             raise
+        before.restore(line.shape, line.state)
+        return await line.ask(node.fallback, place, f"{path}/@fallback")
     else:
         return returned
-    before.restore(line.shape, line.state)
-    return await line.ask(node.fallback, place, f"{path}/@fallback")
 
 
 async def _told(line: Line, node: Task[Any], place: Place, path: str, kind: str) -> None:
@@ -75,7 +74,7 @@ async def _delivered(line: Line, node: Task[Any], place: Place, path: str) -> ob
 async def _was_done(line: Line, node: Task[Any], place: Place, path: str) -> bool:
     """Was a step that was interrupted done? Asks the flow, or else whoever resumes the run."""
     if node.verify is not None:
-        return bool(await line.ask(node.verify, place, f"{path}/@verify"))
+        return bool(await line.ask(node.verify, place, f"{path}/@verify", path))
     memory = line.core.memory
     if not memory.has(path, "settled"):
         raise Suspended((Waiting("doubt", path),))

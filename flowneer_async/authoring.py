@@ -119,7 +119,7 @@ class Authoring(Generic[S]):
         """
         if isinstance(step, Authoring):
             options = (retries, delay, timeout, compensate, fallback, delivery, verify)
-            return self._sub(step, name, aliases, options)
+            return self._sub(cast(Any, step), name, aliases, options)
         task = new_task(
             self._plan.name,
             step,
@@ -307,10 +307,12 @@ class Authoring(Generic[S]):
         """
         if self._plan.body.on_error is not None:
             raise BadStep(self._plan.name, body, "the flow has an on_error already")
-        return self._with(body=replace(self._plan.body, on_error=self._body(body)))
+        rescue = self._body(body)
+        for name in sorted(_anchors_of(rescue).intersection(self._plan.body.anchors)):
+            raise DuplicateName(self._plan.name, name)
+        return self._with(body=replace(self._plan.body, on_error=rescue))
 
-    def _sub(self, flow: object, name: str | None, aliases: Sequence[str], options: tuple[object, ...]) -> Self:
-        assert isinstance(flow, Authoring)
+    def _sub(self, flow: "Authoring[S]", name: str | None, aliases: Sequence[str], options: tuple[object, ...]) -> Self:
         if options != (0, 0.0, None, None, None, "at_least_once", None):
             raise BadStep(self._plan.name, flow, "a flow takes no options but name and aliases: give them to its steps")
         chosen = check_name("step", flow._plan.name if name is None else name)
@@ -355,8 +357,8 @@ class Authoring(Generic[S]):
         for name in (node.name, *node.aliases):
             if name in body.steps or name in body.aliases:
                 raise DuplicateName(plan.name, name)
-        if _is_shadowed(body, node):
-            raise DuplicateName(plan.name, node.name)
+        for name in _shadowed(body, node):
+            raise DuplicateName(plan.name, name)
         aliases = {**body.aliases, **dict.fromkeys(node.aliases, node.name)} if node.aliases else body.aliases
         return self._with(body=Body({**body.steps, node.name: node}, body.on_error, aliases))
 
@@ -369,12 +371,14 @@ class Authoring(Generic[S]):
         return new
 
 
-def _is_shadowed(body: Body[Any], node: Node[Any]) -> bool:
-    """Would a jump out of a body not know which of two anchors is meant?"""
+def _shadowed(body: Body[Any], node: Node[Any]) -> list[str]:
+    """The anchors of which a jump out of a body would not know which one is meant."""
     if isinstance(node, Anchor):
-        return any(node.name in anchors_within(each) for each in body.order)
+        within = [anchors_within(each) for each in body.order]
+        rescue = frozenset[str]() if body.on_error is None else _anchors_of(body.on_error)
+        return [node.name] if any(node.name in anchors for anchors in (*within, rescue)) else []
     inside = anchors_within(node)
-    return bool(inside) and not inside.isdisjoint(body.anchors)
+    return sorted(inside.intersection(body.anchors)) if inside else []
 
 
 def anchors_within(node: Node[Any]) -> frozenset[str]:

@@ -32,7 +32,7 @@ class Frame:
         return self.name[0] == "@"
 
 
-ERROR = Frame("@error")
+ERROR = "@error"
 """What stands before the steps of an `on_error` body."""
 
 
@@ -57,7 +57,9 @@ def quoted(name: str) -> str:
 def static(frames: Iterable[Frame]) -> str:
     """The path of a step as the flow has it: without numbers, and without the engine's marks but `@error`."""
     return "/".join(
-        frame.name if frame.is_own else quoted(frame.name) for frame in frames if not frame.is_own or frame == ERROR
+        frame.name if frame.is_own else quoted(frame.name)
+        for frame in frames
+        if not frame.is_own or frame.name == ERROR
     )
 
 

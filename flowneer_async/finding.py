@@ -16,7 +16,7 @@ def steps_along(body: Body[Any], frames: Sequence[Frame]) -> list[Node[Any] | No
     if not frames:
         return []
     frame, rest = frames[0], frames[1:]
-    if frame == ERROR and body.on_error is not None:
+    if frame.name == ERROR and body.on_error is not None:
         return [None, *steps_along(body.on_error, rest)]
     number = None if frame.is_own else body.position.get(frame.name)
     if number is None:
@@ -34,7 +34,7 @@ def _inside(node: Node[Any], frame: Frame, rest: Sequence[Frame]) -> list[Node[A
         bodies = bodies[frame.index :][:1]
     # Without its number, a lane is the one that has such a step.
     for body in bodies:
-        if rest and (rest[0].name in body.position or rest[0] == ERROR):
+        if rest and (rest[0].name in body.position or rest[0].name == ERROR):
             return steps_along(body, rest)
     return [None] * len(rest)
 

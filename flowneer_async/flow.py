@@ -165,7 +165,8 @@ class FlowBuilder(Authoring[S]):
         `events.result` is the result of one that has not.
         """
         check_count("buffer", buffer, 0)
-        return streamed(lambda watch: execute(self._plan, state, run_id, deps, world, watch), buffer, detach)
+        plan = self._plan.checked
+        return streamed(lambda watch: execute(plan, state, run_id, deps, world, watch), buffer, detach)
 
     def add_hooks(self, hooks: Hooks[S], filter: Filter | None = None) -> Self:
         """A flow that has these hooks too, for the steps that `filter` names: a list of globs, or a function."""

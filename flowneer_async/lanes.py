@@ -44,9 +44,9 @@ async def items_of(line: Line, node: Batch[Any], place: Place, path: str) -> lis
     """The items of a batch, as they were when it began."""
     memory = line.core.memory
     if not memory.has(path, "items"):
-        found = await line.ask(node.items, place, f"{path}/@items")
+        found = await line.ask(node.items, place, f"{path}/@items", path)
         try:
-            memory.put(path, "items", list(cast(Any, found)))
+            memory.put(path, "items", list(cast(Any, found)), f"the items of {path!r}")
         except TypeError as cause:
             raise FlowError(path, line.core.run_id, cause, 1) from cause
         await line.mark(node, place, f"{path}/@items")
@@ -69,7 +69,7 @@ class Lanes:
         self._lanes, self._max_failures = lanes, max_failures
         self._base = line.mirror()
         self._done: dict[int, Changes] = {}
-        self._waits: list[Waiting] = []
+        self._waits: dict[int, tuple[Waiting, ...]] = {}
         self._error: BaseException | None = None
 
     async def run(self, numbers: Sequence[int], concurrency: int) -> None:
@@ -84,7 +84,7 @@ class Lanes:
         if self._error is not None:
             raise self._error
         if self._waits:
-            raise Suspended(tuple(self._waits))
+            raise Suspended(tuple(wait for number in sorted(self._waits) for wait in self._waits[number]))
         self._join(numbers)
 
     async def _work(self, numbers: Sequence[int], concurrency: int) -> None:
@@ -99,7 +99,7 @@ class Lanes:
             try:
                 await self._finish(number)
             except Suspended as suspended:
-                self._waits += suspended.waits
+                self._waits[number] = suspended.waits
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:

@@ -1,6 +1,6 @@
 """One line of execution of a run: its main line, or a lane."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, TypeAlias, cast
@@ -42,8 +42,8 @@ class Suspended(BaseException):
     def __init__(self, waits: tuple[Waiting, ...]) -> None:
         super().__init__(waits)
         self.waits = waits
-        self.is_kept = False
-        """Its questions are stored."""
+        self.is_stored = False
+        """Its question is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +108,13 @@ class Place:
 class Line:
     """A state, and what is done to it step by step; `path` is that of the lane, empty for the main line."""
 
-    __slots__ = ("_asked", "_place", "core", "is_clean", "journal", "path", "shape", "state")
+    __slots__ = ("_asked", "_path", "_place", "core", "is_clean", "journal", "path", "shape", "state")
 
     def __init__(self, core: Core, path: str, state: Any, shape: Shape, journal: Journal | None) -> None:
         self.core, self.path, self.state, self.shape, self.journal = core, path, state, shape, journal
-        # The body that the last step called stands in, and how many questions that step has asked so far.
+        # Where the last function called stands, the path of its facts, and how many questions it has asked so far.
         self._place: Place | None = None
+        self._path = ""
         self._asked = 0
         self.is_clean = True
         """The state is, for all that can be known, the one that the journal has."""
@@ -126,38 +127,44 @@ class Line:
             item = core.codec.load(core.codec.tagged_json(item, "$"))
         return Context(core.run_id, path, attempt, core.deps, item, place.index, place.failure, self)
 
-    async def call(self, call: Call, place: Place, path: str, attempt: int = 1) -> object:
-        """What a function of the user's gives for the state as it is."""
+    async def call(self, call: Call, place: Place, path: str, attempt: int = 1, shown: str | None = None) -> object:
+        """What a function of the user's gives for the state as it is; its facts are kept under `path`."""
         self.is_clean = False
-        self._asked, self._place = 0, place
-        context = self.context(place, path, attempt) if call.wants_context else None
+        self._asked, self._place, self._path = 0, place, path
+        context = self.context(place, shown or path, attempt) if call.wants_context else None
         returned = call.fn(self.state) if context is None else call.fn(self.state, context)
-        return await cast(Awaitable[object], returned) if isawaitable(returned) else returned
+        try:
+            return await cast(Awaitable[object], returned) if isawaitable(returned) else returned
+        except BaseExceptionGroup as group:
+            # A step may have asked in a task of its own.
+            for suspended in _suspended_in(group):
+                raise suspended from None
+            raise
 
-    async def ask(self, call: Call, place: Place, path: str) -> object:
+    async def ask(self, call: Call, place: Place, path: str, shown: str | None = None) -> object:
         """The same, for a function that is no step but belongs to one: `path` ends with what it is to it.
 
         Raises FlowError, as the failure of that step.
         """
         try:
-            answer = await self.call(call, place, path)
+            answer = await self.call(call, place, path, 1, shown)
         except Suspended as suspended:
             await self.put_down(place, suspended)
             raise
         except Exception as cause:
-            raise FlowError(_step_of(path), self.core.run_id, cause, 1) from cause
+            raise FlowError(shown or _step_of(path), self.core.run_id, cause, 1) from cause
         self.core.memory.forget(path)
         return answer
 
     async def put_down(self, place: Place, suspended: Suspended) -> None:
         """The step begins anew when the run goes on: its changes are taken back, its question is kept."""
         self.restore()
-        suspended.is_kept = True
         for wait in suspended.waits:
-            if wait.kind == "answer":
+            if wait.kind == "answer" and not suspended.is_stored:
                 # Whoever asks was not interrupted by a crash, and is in no doubt.
-                self.core.memory.drop(wait.step, "begun")
+                self.core.memory.drop(self._path, "begun")
                 await self.note(place, f"{wait.step}/@ask")
+                suspended.is_stored = True
 
     async def tell(self, kind: str, node: Node[Any], place: Place, path: str, *more: object) -> None:
         """Tell the hooks of one kind."""
@@ -179,12 +186,13 @@ class Line:
             changed = () if diff is None else (*diff.changes, *diff.removed)
             await self.core.watch(StepDone(path, version, changed))
 
-    async def mark(self, node: Node[Any], place: Place, path: str) -> None:
-        """Keep the state in the middle of a step."""
+    async def mark(self, node: Node[Any] | None, place: Place, path: str) -> None:
+        """Keep the state in the middle of a step, or, where there is no step, whatever the filter says."""
         journal = self.journal
         if journal is not None:
             self._turn(None)
-            await self._keep(journal, journal.keeps(node.name) and not journal.whole_steps, place.done, path)
+            is_kept = not journal.whole_steps and (node is None or journal.keeps(node.name))
+            await self._keep(journal, is_kept, place.done, path)
 
     async def note(self, place: Place, path: str) -> None:
         """Keep what is new in the memory, in the middle of a step: the state may be half-changed."""
@@ -251,23 +259,34 @@ class Line:
 
     async def interrupt(self, step: str, question: object) -> object:
         """The answer to a question; raises Suspended where there is none yet."""
-        core, number = self.core, self._asked
+        core, number, step = self.core, self._asked, self._path
         self._asked += 1
         if core.memory.has(step, f"answer{number}"):
             return core.memory.get(step, f"answer{number}")
         if core.store is None:
             raise StoreNeeded(step, core.run_id)
-        core.memory.put(step, f"ask{number}", question)
-        raise Suspended((Waiting("answer", step, question=question),))
+        suspended = Suspended((Waiting("answer", step, question=question),))
+        before = core.memory.of(step).get(f"ask{number}")
+        core.memory.put(step, f"ask{number}", question, f"the question of {step!r}")
+        suspended.is_stored = before == core.memory.of(step)[f"ask{number}"]
+        raise suspended
 
     async def once(self, step: str, name: str, call: Callable[[], Awaitable[object]]) -> object:
         """What a call gave, now or before a crash."""
-        memory, kind = self.core.memory, f"once:{name}"
+        memory, kind, step = self.core.memory, f"once:{name}", self._path
         if not memory.has(step, kind):
-            memory.put(step, kind, await call())
+            memory.put(step, kind, await call(), f"the result {name!r} of {step!r}")
             if self._place is not None:
                 await self.note(self._place, f"{step}/@once")
         return memory.get(step, kind)
+
+
+def _suspended_in(group: BaseExceptionGroup[BaseException]) -> Iterator[Suspended]:
+    for each in group.exceptions:
+        if isinstance(each, Suspended):
+            yield each
+        elif isinstance(each, BaseExceptionGroup):
+            yield from _suspended_in(cast(BaseExceptionGroup[BaseException], each))
 
 
 def _step_of(path: str) -> str:

@@ -66,9 +66,9 @@ class Memory:
         text = self._facts.get(path, {}).get(kind)
         return None if text is None else self.codec.load(text)
 
-    def put(self, path: str, kind: str, value: object) -> None:
-        """Keep a fact; raises StateNotSerializable."""
-        self.put_text(path, kind, self.codec.tagged_json(value, f"${path and '.'}{path}"))
+    def put(self, path: str, kind: str, value: object, what: str = "$") -> None:
+        """Keep a fact, called `what` for people; raises StateNotSerializable."""
+        self.put_text(path, kind, self.codec.tagged_json(value, what))
 
     def put_text(self, path: str, kind: str, text: bytes, cut: Splice | None = None) -> None:
         """Keep a fact that is JSON already; `cut` is what leads to it from the one before."""
@@ -93,11 +93,12 @@ class Memory:
         for kind, text in self._facts.pop(path, {}).items():
             self._drop(path, kind, text)
 
-    def forget_beneath(self, path: str) -> None:
-        """Forget all facts of what stands inside the body or step at `path`."""
+    def forget_beneath(self, path: str, but: str = SIGN) -> None:
+        """Forget all facts of what stands inside the body or step at `path`, but for what begins with `but`."""
         inside = tuple(f"{path}{sign}" for sign in "/[") if path else ("",)
         for each in [each for each in self._facts if each != path and each.startswith(inside)]:
-            self.forget(each)
+            if not each.startswith(but):
+                self.forget(each)
 
     def positions(self) -> list[str]:
         """The positions that lanes have come to, or that jumps have led to."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import isawaitable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from flowneer_async.answers import Answer
-from flowneer_async.cursor import quoted
+from flowneer_async.cursor import decode, quoted, static
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.entries import EntryJournal, resolve_entry
@@ -29,10 +29,10 @@ from flowneer_async.errors import (
 from flowneer_async.finding import renamed, renamed_facts
 from flowneer_async.journal import ChainJournal, Kept, MirrorJournal, root
 from flowneer_async.memory import Memory, split
-from flowneer_async.passed import check_passed
+from flowneer_async.passed import before, check_passed
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
-from flowneer_async.resuming import ResumePlan, planned
+from flowneer_async.resuming import ResumePlan, done_in, planned
 from flowneer_async.state import DICT, Shape, named_types, shape_of
 from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
 from flowneer_async.versions import (
@@ -165,13 +165,23 @@ class Opening:
         version = version_id(run_id, max(run.head, 0))
         try:
             stored = await self._stored(store, self._checked(run), version)
+            done = await self._done(store, run, stored.at)
             if run.status == "completed":
-                return ResumePlan(run_id, run.status, version, self._plan.paths)
+                return ResumePlan(run_id, run.status, version, done)
             start = await self._start(stored)
         except FlowneerError as reason:
             return ResumePlan(run_id, run.status, version, reason=reason)
         found = ResumePlan(run_id, run.status, version)
-        return planned(found, self._plan.body, self._plan.paths, start.memory, start.at)
+        return planned(found, self._plan.body, done, start.memory, start.at)
+
+    async def _done(self, store: VersionStore, run: Run, at: str) -> tuple[str, ...]:
+        """The steps that a run has done, as far as its versions tell."""
+        body, paths = self._plan.body, self._plan.paths
+        found = done_in(paths, [renamed(body, version.path) for version in await store.versions(run.run_id)])
+        if self._plan.keeps is None and not self._plan.skip_unchanged:
+            return found
+        passed = before(static(decode(at)), paths)  # among them steps that have made no version
+        return tuple(path for path in paths if path in found or path in passed)
 
     async def abandon(self) -> None:
         """Give back the lease of a run that did not come to begin."""
@@ -251,10 +261,13 @@ class Opening:
             return replace(self._opened(run.run_id, done), finished_at=stored.version)
         start = await self._start(stored)
         asking = None if self._answer is None else self._answer.give(run.run_id, start.memory)
-        self._lease = await store.claim(replace(run, steps=self._plan.paths))
+        # A migration is done when its version is stored: until then, the run has the steps that it had.
+        self._lease = await store.claim(run if start.migrated else replace(run, steps=self._plan.paths))
         journal = self._journal(store, self._lease, head_of(stored.chain), start)
         if start.migrated:
+            start.memory.put("", "steps", list(self._plan.paths), "steps")
             await journal.migrate(start.step_index, start.at, start.state)
+            await journal.flush()
         if asking is not None:
             await journal.note(start.step_index, f"{asking}/@answer")
             await journal.flush()
@@ -273,6 +286,8 @@ class Opening:
             if self._plan.migrate is None:
                 raise
             return await self._migrated(start, change)
+        if start.memory.has("", "steps"):
+            start.memory.put("", "steps", list(self._plan.paths), "steps")
         return start
 
     async def _migrated(self, start: _Start, change: FlowChanged) -> _Start:
@@ -299,6 +314,10 @@ class Opening:
         chain = await store.chain(version)
         texts, facts = split(resolved(version, chain))
         body = self._plan.body
+        steps = Memory(self._codec, facts).get("", "steps")
+        if steps is not None:
+            # The steps at the last migration: what was stored of the run itself may be older, or newer.
+            run = replace(run, steps=tuple(cast(list[str], steps)))
         if not self._plan.has_aliases:
             return _Stored(run, chain, texts, facts)
         last = chain[-1]._replace(path=renamed(body, chain[-1].path))

@@ -67,7 +67,7 @@ def places(inner: Inner) -> Iterator[Place]:
         for each in inners(path, node):
             yield from places(each)
     if inner.body.on_error is not None:
-        yield from places(Inner(beneath(inner.path, ERROR.name), inner.body.on_error, lane=inner.lane))
+        yield from places(Inner(beneath(inner.path, ERROR), inner.body.on_error, lane=inner.lane))
 
 
 def paths(body: Body[Any]) -> tuple[str, ...]:

@@ -33,7 +33,9 @@ def received(codec: Codec, schema: Schema[Any] | None, signal: Signal) -> object
 
 def check_schema(schema: object) -> None:
     """Raises BadOption where nothing at hand can check a payload by `schema`."""
-    if not (callable(schema) and not get_origin(schema)) and _converter() is None:
+    if not callable(schema) and get_origin(schema) is None:
+        raise BadOption("schema", schema, "it is a type, or a function of the payload")
+    if get_origin(schema) is not None and _converter() is None:
         raise BadOption("schema", schema, "a type like this is checked by pydantic or msgspec: install one of them")
 
 

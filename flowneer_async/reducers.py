@@ -11,14 +11,16 @@ from functools import cache
 from math import fsum
 from typing import Any, TypeAlias, cast
 
+from flowneer_async.encoding import plain_json
 from flowneer_async.errors import CannotReduce
+from flowneer_async.look import is_plain
 from flowneer_async.state import Items, named_types
 
 _Join: TypeAlias = Callable[[Any, list[Any]], object]
 
 _NUMBERS: list[set[type]] = [{int, float}, {int, Decimal}]
 _COLLECTIONS: list[set[type]] = [{dict}, {set}, {frozenset}, {list}]
-_OWN_IDENTITY = frozenset({str, int, bytes, type(None)})
+_OWN_IDENTITY = frozenset({str, int, type(None)})
 _DECIMALS = Context(prec=1000, traps=[Inexact, InvalidOperation])  # as exact as can be, or refused
 
 
@@ -69,9 +71,9 @@ def _reduced(
 
 def _append(before: list[object] | None, moved: list[list[object]]) -> list[object]:
     result = list(before or ())
-    size, start = len(result), _identities(result)
+    size, start = len(result), _identity(result)
     for value in moved:
-        if _identities(value[:size]) != start:
+        if _identity(value[:size]) != start:
             raise CannotReduce("append", "a lane has changed or removed what was in the list before")
         result.extend(value[size:])
     return result
@@ -132,25 +134,29 @@ def _moved(before: object, values: Sequence[object]) -> list[object]:
     return [value for value in values if type(value) is not kind or _identity(value) != start]
 
 
-def _identities(values: Iterable[object]) -> tuple[Hashable, ...]:
-    return tuple(map(_identity, values))
-
-
 def _identity(value: object) -> Hashable:
     """What is equal only for values that are the same to a byte: not for 1 and True, but for NaN and NaN."""
+    if type(value) in _OWN_IDENTITY:
+        return value
+    text = plain_json(value)
+    return text if text is not None and is_plain(value) else _taken_apart(value)
+
+
+def _taken_apart(value: object) -> Hashable:
+    """The same of a value that is more than its plain JSON says."""
     kind = cast(type, type(value))
     if kind in _OWN_IDENTITY:
         return value
     if kind in (list, tuple):
-        return kind, _identities(cast(Iterable[object], value))
+        return kind, tuple(map(_taken_apart, cast(Iterable[object], value)))
     if kind is dict:
-        pairs = cast(Items, value)
-        return kind, _identities(pairs), _identities(pairs.values())
+        pairs = cast(Items, value).items()
+        return kind, tuple((_taken_apart(key), _taken_apart(part)) for key, part in pairs)
     if kind in (set, frozenset):
-        return kind, frozenset(map(_identity, cast(Iterable[object], value)))
+        return kind, frozenset(map(_taken_apart, cast(Iterable[object], value)))
     items = _items_of(kind)
     # What has no fields is a float, a date, a member of an Enum…: these say all that they are.
-    return kind, repr(value) if items is None else _identity(items(value))
+    return kind, repr(value) if items is None else _taken_apart(items(value))
 
 
 @cache

@@ -1,6 +1,6 @@
 """What a resume would do, before anything runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,7 +11,6 @@ from flowneer_async.events import Waiting
 from flowneer_async.finding import node_at
 from flowneer_async.memory import Memory
 from flowneer_async.outline import beneath
-from flowneer_async.passed import before
 from flowneer_async.picture import Progress
 from flowneer_async.steps import Batch, Body, Branch, Loop, Node, Parallel, Sleep, Task, Wait, parts
 from flowneer_async.versions import Status
@@ -52,11 +51,12 @@ class ResumePlan:
         )
 
 
-def planned(found: ResumePlan, body: Body[Any], paths: tuple[str, ...], memory: Memory, at: str) -> ResumePlan:
-    """The plan of a run, with what it would skip, do again, and ask from a position on."""
+def planned(found: ResumePlan, body: Body[Any], done: Sequence[str], memory: Memory, at: str) -> ResumePlan:
+    """The plan of a run, with what it would skip of all that is done, do again, and ask from a position on."""
     goto = cast(str | None, memory.get("", "goto"))
     again = _next(body, "", decode(goto or at), memory) or []
-    skipped = tuple(path for path in before(static(decode(at)), paths) if path not in map(_static, again))
+    inside = [_static(path) for path in again]
+    skipped = tuple(path for path in done if not any(f"{each}/".startswith(f"{path}/") for each in inside))
     asks = open_questions(memory)
     doubts = [path for path in memory.paths if memory.has(path, "begun")]
     left = any(kind.startswith("undo:") for path in memory.paths for kind in memory.of(path))
@@ -65,6 +65,16 @@ def planned(found: ResumePlan, body: Body[Any], paths: tuple[str, ...], memory: 
         return replace(found, skipped=skipped, reason=Undone(found.run_id, error["step"], error["error"]))
     waits = tuple(_waits(body, memory))
     return replace(found, skipped=skipped, again=tuple(again), in_doubt=tuple(doubts), asks=tuple(asks), waits=waits)
+
+
+def done_in(paths: Sequence[str], positions: Iterable[str]) -> tuple[str, ...]:
+    """The steps that versions at these positions say are done, and those around them."""
+    found: set[str] = set()
+    for position in positions:
+        frames = decode(position)
+        if frames and not frames[-1].is_own:
+            found.update(static(frames[:length]) for length in range(1, len(frames) + 1))
+    return tuple(path for path in paths if path in found)
 
 
 def _waits(body: Body[Any], memory: Memory) -> Iterator[Waiting]:
@@ -114,8 +124,9 @@ def _after_failure(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memor
     left = [f"{step}/@undo" for step in undos if step.startswith(inside)]
     if left or body.on_error is None:
         return left[-1:]
-    rest = trail[1:] if trail and trail[0] == ERROR else ()
-    return _next(body.on_error, beneath(prefix, "@error"), rest, memory)
+    rest = trail[1:] if trail and trail[0].name == ERROR else ()
+    round = cast(dict[str, int], memory.get(prefix, "error")).get("round", 0)
+    return _next(body.on_error, beneath(prefix, encode((Frame(ERROR, None, round),))), rest, memory)
 
 
 def _first(body: Body[Any], number: int, round: int, prefix: str, memory: Memory) -> list[str] | None:

@@ -6,7 +6,7 @@ This is the saga of https://www.cs.cornell.edu/andru/cs711/2002fa/reading/sagas.
 from collections.abc import Coroutine
 from typing import Any, TypedDict, cast
 
-from flowneer_async.cursor import ERROR, Frame
+from flowneer_async.cursor import ERROR, Frame, encode
 from flowneer_async.errors import FailedBefore, FlowChanged, FlowError, Undone
 from flowneer_async.events import Failure
 from flowneer_async.finding import node_at
@@ -63,12 +63,13 @@ async def _rescue(line: Line, body: Body[Any], place: Place, trail: Trail) -> No
     """What comes after a failure that is stored."""
     failure = stored_failure(line, place.where)
     assert failure is not None
+    place.round = cast(dict[str, int], line.core.memory.get(place.where, "error"))["round"]
     await undo_all(line, place)
     if body.on_error is None:
         raise Undone(line.core.run_id, failure.step, failure.error)
-    inner = place.inside(body.on_error, f"{place.prefix}@error/")
+    inner = place.inside(body.on_error, f"{place.prefix}{_own(ERROR, place)}/")
     inner.failure, inner.is_rescue = failure, True
-    await enter(line, body.on_error, inner, trail[1:] if trail and trail[0] == ERROR else ())
+    await enter(line, body.on_error, inner, trail[1:] if trail and trail[0].name == ERROR else ())
     line.core.memory.drop(place.where, "error")
 
 
@@ -85,7 +86,7 @@ async def undo_all(line: Line, place: Place) -> None:
         await _undo(lane_inside(line, path), path, place)
     await _undo(line, place.where, place)
     if any(path.startswith(place.prefix) for path in memory.paths):
-        memory.forget_beneath(place.where)
+        memory.forget_beneath(place.where, but=f"{place.prefix}{ERROR}")
 
 
 async def _undo(line: Line, where: str, place: Place) -> None:
@@ -95,22 +96,29 @@ async def _undo(line: Line, where: str, place: Place) -> None:
         node = node_at(line.core.plan.body, path)
         if not isinstance(node, Task) or node.compensate is None:
             raise FlowChanged(line.core.run_id, [path], line.core.plan.paths)
-        told = Place(place, place.body, "", place.done, entry["item"], entry["index"], place.failure)
+        failure = stored_failure(line, place.where) or place.failure
+        told = Place(place, place.body, "", place.done, entry["item"], entry["index"], failure)
         await line.ask(node.compensate, told, f"{path}/@undo")
         line.core.memory.drop(line.path, kind)
-        await line.mark(node, told, f"{path}/@undo")
+        await line.mark(None, told, f"{path}/@undo")
 
 
 async def fail(line: Line, place: Place, error: FlowError) -> None:
     """Store that a body has failed, so that a crash does not let it go on."""
     line.restore()
-    line.core.memory.put(place.where, "error", {"step": error.step, "error": error_type(error)})
-    await line.note(place, f"{place.prefix}@failed")
+    failed = {"step": error.step, "error": error_type(error), "round": place.round}
+    line.core.memory.put(place.where, "error", failed)
+    await line.note(place, f"{place.prefix}{_own('@failed', place)}")
+
+
+def _own(mark: str, place: Place) -> str:
+    """A frame of the engine's own, in the round that the body is in."""
+    return encode((Frame(mark, None, place.round),))
 
 
 def stored_failure(line: Line, where: str) -> Failure | None:
     """The failure that the body or step at `where` had before."""
-    stored = cast(dict[str, str] | None, line.core.memory.get(where, "error"))
+    stored = cast(dict[str, Any] | None, line.core.memory.get(where, "error"))
     return None if stored is None else Failure(stored["step"], stored["error"])
 
 

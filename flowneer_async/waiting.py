@@ -45,18 +45,18 @@ async def wait_for(line: Line, node: Wait[Any], place: Place, path: str, trail: 
         core.memory.put(path, "until", until)
         core.memory.put(path, "limit", None if until is None else (until - core.world.now()) / 1000)
         await line.note(place, f"{path}/@wait")
+    returned: object = None
     try:
-        await _take(line, core.store, node, path)
+        await _take(line, core.store, node, place, path)
     except FlowError:
         if node.fallback is None:
             raise
-        core.memory.forget(path)
-        return await line.ask(node.fallback, place, f"{path}/@fallback")
+        returned = await line.ask(node.fallback, place, f"{path}/@fallback")
     core.memory.forget(path)
-    return None
+    return returned
 
 
-async def _take(line: Line, store: VersionStore, node: Wait[Any], path: str) -> None:
+async def _take(line: Line, store: VersionStore, node: Wait[Any], place: Place, path: str) -> None:
     core, until = line.core, cast(int | None, line.core.memory.get(path, "until"))
     signals = await store.signals(core.run_id)
     used = f"used:{node.signal}"
@@ -72,6 +72,7 @@ async def _take(line: Line, store: VersionStore, node: Wait[Any], path: str) -> 
     try:
         value = received(core.codec, node.schema, signal)
     except BadSignal as bad:
+        await line.note(place, f"{path}/@wait")  # running again takes the next one
         raise FlowError(path, core.run_id, bad, 1) from bad
     if node.into is not None:
         line.shape.write(line.state, node.into, value)

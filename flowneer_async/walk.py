@@ -172,7 +172,7 @@ async def _branch(line: Line, node: Branch[Any], place: Place, path: str, trail:
 
 
 async def _choice(line: Line, node: Branch[Any], place: Place, path: str, bodies: Mapping[str, Body[Any]]) -> str:
-    answer = await line.ask(node.router, place, f"{path}/@router")
+    answer = await line.ask(node.router, place, f"{path}/@router", path)
     if isinstance(answer, str) and answer in node.cases:
         return str.__str__(answer)
     if "default" in bodies:
@@ -196,7 +196,7 @@ async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Tra
 
 async def _holds(line: Line, node: Loop[Any], inner: Place, path: str, number: int) -> bool:
     inner.index = number
-    return bool(await line.ask(node.condition, inner, f"{path}[{number}]/@condition"))
+    return bool(await line.ask(node.condition, inner, f"{path}[{number}]/@condition", path))
 
 
 async def _batch(line: Line, node: Batch[Any], place: Place, path: str, trail: Trail) -> None:

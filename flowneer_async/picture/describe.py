@@ -75,7 +75,7 @@ def _body(inner: Inner, progress: Progress | None, head: dict[str, Json]) -> Des
     steps = [_step(inner.path, node, progress) for node in inner.body.order]
     described = cast(DescribedBody, {**head, "steps": steps})
     if inner.body.on_error is not None:
-        described["on_error"] = _body(Inner(beneath(inner.path, ERROR.name), inner.body.on_error), progress, {})
+        described["on_error"] = _body(Inner(beneath(inner.path, ERROR), inner.body.on_error), progress, {})
     return described
 
 

@@ -103,7 +103,7 @@ class _Drawing:
         self._class(rescue, "aside")
         with self._group(rescue, "on error"):
             failed = _Exit(tried, "error", dotted=True)
-            return exits + self.body(Inner(beneath(inner.path, ERROR.name), on_error), (failed,))
+            return exits + self.body(Inner(beneath(inner.path, ERROR), on_error), (failed,))
 
     def _all(self, inner: Inner, into: _Exits) -> _Exits:
         for node in inner.body.order:
