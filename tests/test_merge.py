@@ -52,6 +52,12 @@ def test_changes_turn_what_was_before_into_what_a_lane_has(before: Texts, lane: 
     assert all(before.get(key) != text for key, text in changes.items())
 
 
+def test_texts_that_are_equal_are_no_change() -> None:
+    """A lane that changed a value and changed it back has another object of the same bytes."""
+    text = b"[1,2,3]"
+    assert changes_of({"a": text}, {"a": bytes(bytearray(text))}) == {}
+
+
 class Compared(bytes):
     """Bytes that count how often they are compared."""
 
@@ -89,6 +95,15 @@ def test_keys_that_one_lane_each_has_changed_are_taken() -> None:
     assert merge == Merge({"number": b"2", "new": b"[]"}, {}, ["gone"])
     assert merge.changed(JSON) == {"number": 2, "new": []}
     assert merge.changed(JSON)["new"] is not merge.changed(JSON)["new"]
+
+
+def test_a_key_that_one_lane_has_changed_needs_no_reducer() -> None:
+    """It is taken as it is, and the reducer that there is for it is not called."""
+
+    def reducer(before: Any, values: list[Any]) -> Any:
+        raise AssertionError
+
+    assert merge_of(BEFORE, {**BEFORE, "number": b"2"}, BEFORE, reducer=reducer) == Merge({"number": b"2"}, {}, [])
 
 
 @pytest.mark.parametrize("reducer", [None, {"list": reducers.append}, {}], ids=["none", "for another", "empty"])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from flowneer_async.errors import CannotReduce, RunError
 from flowneer_async.reducers import append, last, sum, union
-from tests.support.exact import exact
+from tests.support.exact import exact, exact_state
 from tests.support.trees import QUICK, rare, trees
 
 SECRET = "hunter2"
@@ -27,10 +27,10 @@ NAN = float("nan")
 FEW = settings(QUICK, max_examples=25)
 Reduce = Callable[[Any, list[Any]], Any]
 
-numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.integers() | st.floats(-1e300, 1e300)
 decimals = st.integers(-(10**9), 10**9) | st.decimals(-(10**9), 10**9, places=3)
 items = trees | rare
-dicts = st.dictionaries(st.sampled_from(["a", "b", "c", 1, True, None]), items, max_size=4)
+dicts = st.dictionaries(st.sampled_from(["a", "b", "c", 1, None]), items, max_size=4)
 KINDS: dict[str, tuple[Reduce, st.SearchStrategy[Any]]] = {
     "append": (append, st.lists(items, max_size=3)),
     "sum": (sum, numbers),
@@ -83,17 +83,15 @@ GROUPED = [kind for kind in KINDS if kind != "sum"] + ["sum of integers"]
 @FEW
 @given(data=st.data())
 def test_lanes_may_be_merged_in_groups(kind: str, data: st.DataObject) -> None:
-    """Merging what some of them come to with the rest gives what all of them give."""
+    """Merging what some of them come to with the rest gives what all of them give; a dict in another order, perhaps."""
     reduce, values = (sum, st.integers()) if kind == "sum of integers" else KINDS[kind]
     before = data.draw(st.none() | values)
     lane = values if kind == "sum of integers" else changed(kind, before)
     lanes = data.draw(st.lists(lane, min_size=1, max_size=4))
     cut = data.draw(st.integers(1, len(lanes)))
     group = reduce(copy.deepcopy(before), copy.deepcopy(lanes[:cut]))
-    if exact(group) == exact(before):
-        group = before  # as a lane that changed nothing
-    whole = reduce(before, lanes)
-    assert exact(reduce(before, [group, *lanes[cut:]])) == exact(whole)
+    told: Any = exact_state if kind == "union of dicts" else exact
+    assert told(reduce(before, [group, *lanes[cut:]]) or {}) == told(reduce(before, lanes) or {})
 
 
 @each_kind
@@ -157,6 +155,7 @@ def test_sum_adds_what_each_lane_added(before: int | None, added: list[int]) -> 
         (0.0, [math.inf, 1.0], math.inf),
         (2**64, [2**64 + 1, 2**70], 2**70 + 1),
         (Decimal("1.10"), [Decimal("2.20"), 3], Decimal("4.10")),
+        (Decimal("0.00"), [1, 2], Decimal(3)),
         (None, [Decimal("0.1"), Decimal("0.2")], Decimal("0.3")),
         (Decimal(0), [Decimal("1E+50"), Decimal("1E-50")], Decimal("1" + "0" * 50 + "." + "0" * 49 + "1")),
     ],
@@ -191,8 +190,10 @@ def test_the_order_of_lanes_does_not_count_in_a_sum(before: float, values: list[
 )
 def test_sum_refuses_numbers_that_have_no_sum(before: Any, values: list[Any]) -> None:
     """It gives no NaN and no rounded Decimal in its place, and shows no number."""
-    with pytest.raises(CannotReduce, match="to be added"):
+    with pytest.raises(CannotReduce, match="to be added") as caught:
         sum(before, values)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 # union ----------------------------------------------------------------------------------------------------------------
@@ -207,6 +208,7 @@ def test_sum_refuses_numbers_that_have_no_sum(before: Any, values: list[Any]) ->
         ({"a": 1, "b": 1}, [{"b": 1}, {"a": 1, "b": 2}], {"b": 2}),
         ({"a": 1, "b": 1}, [{"b": 1}, {"a": 2, "b": 1}], {"b": 1, "a": 2}),
         ({"a": 1, "b": 1}, [{"a": 2, "b": 1}, {"b": 1}], {"b": 1}),
+        ({"a": 1, "b": 1}, [{"b": 1}, {"a": 2, "b": 1}, {"b": 1, "c": 1}], {"b": 1, "c": 1}),
         ({"a": 1}, [{"a": True}, {"a": 1, "b": 1}], {"a": True, "b": 1}),
         (None, [{"a": 1}, {"a": 2, "b": 2}], {"a": 2, "b": 2}),
         ({1, 2, 3}, [{1, 2, 4}, {2, 3, 5}], {2, 4, 5}),
@@ -288,6 +290,13 @@ def test_a_value_that_was_loaded_again_is_no_change(made: Callable[[Any], Any], 
     assert items[1:] == [1, 2]
 
 
+def test_sets_of_the_same_items_are_the_same() -> None:
+    """In whatever order their items come out."""
+    one, same = {0, 8}, {8, 0}
+    assert list(one) != list(same)
+    assert union({"a": one}, [{"a": {1}}, {"a": same, "b": 1}]) == {"a": {1}, "b": 1}
+
+
 @pytest.mark.parametrize("made", TYPES, ids=["no __eq__", "own repr", "Struct", "model", "list"])
 @pytest.mark.parametrize("other", [True, 1.0, Level.ONE, Decimal(1)], ids=repr)
 def test_a_value_that_python_calls_equal_is_a_change(made: Callable[[Any], Any], other: Any) -> None:
@@ -307,6 +316,7 @@ def test_a_value_that_python_calls_equal_is_a_change(made: Callable[[Any], Any],
         (append, [], [[1], (2,)], "list, tuple"),
         (append, SECRET, [[1]], "list, str"),
         (append, None, [{SECRET: 1}], "dict"),
+        (append, (1,), [(1, 2), (1, 3)], "tuple"),
         (sum, 0, [1, SECRET], "int, str"),
         (sum, 0, [True, 2], "bool, int"),
         (sum, 0.5, [Decimal(1), Decimal(2)], "Decimal, float"),
@@ -374,5 +384,6 @@ MANY: dict[str, tuple[Reduce, Callable[[int], Any], Callable[[int], Any]]] = {
 def test_ten_times_the_lanes_take_ten_times_the_steps(kind: str) -> None:
     """Not a hundred times, whatever lanes add or remove."""
     reduce, before, made = MANY[kind]
+    steps(reduce, before(1), [made(0)])  # Python 3.12.1 counts from the second call on
     few, many = (steps(reduce, before(lanes), [made(lane) for lane in range(lanes)]) for lanes in (40, 400))
     assert many <= 11 * few
