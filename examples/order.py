@@ -24,15 +24,14 @@ from pathlib import Path
 from order_flow import FLOW, Order
 from order_outside import PRICES, Ordered, Outside, counted, listed
 
-from flowneer_async import FlowBuilder, FlowneerError, Result, RunBusy, UnknownRun, World
+from flowneer_async import FlowBuilder, FlowneerError, RunBusy, Status, UnknownRun, Waiting, World
 from flowneer_stores import SqliteStore
 
 STANDING = {
-    "new": "has not begun",
     "running": "is under way, or was killed",
     "cancelled": "was interrupted",
-    "waiting": "waits for an approval",
     "failed": "has failed",
+    "completed": "is on its way",
 }
 
 
@@ -47,14 +46,14 @@ class Shop:
 
     async def answer(self, run_id: str, granted: bool) -> None:
         ordered = self._find(run_id)
-        if await self._status(ordered) in ("completed", "new"):
+        if await self._is_over(ordered):
             raise ValueError(f"nobody asks: {await self._standing(ordered)}")
         await self._flow.signal(run_id, "approval", {"granted": granted, "by": "you"})
         await self._run(ordered)
 
     async def resume(self, run_id: str | None) -> None:
         for ordered in self._outside.orders() if run_id is None else [self._find(run_id)]:
-            if run_id or await self._status(ordered) != "completed":
+            if run_id or not await self._is_over(ordered):
                 try:
                     await self._run(ordered)
                 except RunBusy as busy:
@@ -67,8 +66,6 @@ class Shop:
     async def status(self, run_id: str) -> None:
         ordered = self._find(run_id)
         print(f"{listed(ordered.items)}, {cents(ordered) / 100:.2f}: {await self._standing(ordered)}")
-        if await self._status(ordered) == "new":
-            return
         plan = await self._flow.plan_resume(run_id)
         for mark, paths in (("done", plan.skipped), (plan.status, plan.again)):
             for path in paths:
@@ -82,20 +79,22 @@ class Shop:
         order = Order(ordered.items, cents(ordered), ordered.patience)
         print(f"{ordered.run_id}: {listed(ordered.items)}")
         result = await self._flow.run(order, run_id=ordered.run_id, deps=self._outside, world=self._world)
-        print(ending(result))
+        print(standing(result.run_id, result.status, result.waits, result.state))
 
     async def _standing(self, ordered: Ordered) -> str:
-        """How it stands with an order, in a line; nothing is done to it."""
-        status = await self._status(ordered)
-        if status == "completed":
-            return ending(await self._flow.run(run_id=ordered.run_id))
-        return f"{ordered.run_id} {STANDING[status]}"
-
-    async def _status(self, ordered: Ordered) -> str:
+        """How it stands with an order; nothing is done to it."""
         try:
-            return (await self._flow.plan_resume(ordered.run_id)).status
+            plan = await self._flow.plan_resume(ordered.run_id)
         except UnknownRun:
-            return "new"
+            return f"{ordered.run_id} has not begun"
+        stored = await self._flow.resolve(plan.version)
+        return standing(plan.run_id, plan.status, plan.waits, stored.state)
+
+    async def _is_over(self, ordered: Ordered) -> bool:
+        try:
+            return (await self._flow.plan_resume(ordered.run_id)).status == "completed"
+        except UnknownRun:
+            return False
 
     def _find(self, run_id: str) -> Ordered:
         for ordered in self._outside.orders():
@@ -108,14 +107,14 @@ def cents(ordered: Ordered) -> int:
     return sum(PRICES[item] * number for item, number in ordered.items.items())
 
 
-def ending(result: Result[Order]) -> str:
+def standing(run_id: str, status: Status, waits: Sequence[Waiting], order: Order) -> str:
     """How it stands with an order, in a line."""
-    for wait in result.waits:
-        until = datetime.fromtimestamp((wait.until or 0) / 1000)
-        return f"{result.run_id} waits for an approval until {until:%H:%M:%S}"
-    if result.state.problem:
-        return f"{result.run_id} failed, and all was undone: {result.state.problem}"
-    return f"{result.run_id} is on its way"
+    if status == "waiting":
+        until = datetime.fromtimestamp((waits[0].until or 0) / 1000)
+        return f"{run_id} waits for an approval until {until:%H:%M:%S}"
+    if order.problem:
+        return f"{run_id} failed, and all was undone: {order.problem}"
+    return f"{run_id} {STANDING[status]}"
 
 
 async def run(options: argparse.Namespace, world: World) -> None:
