@@ -13,7 +13,7 @@ from flowneer_async import Context, FlowBuilder, fragment, reducers
 
 LARGE = 100_00  # cents
 
-Shop: TypeAlias = Context[Outside]
+Ctx: TypeAlias = Context[Outside]
 
 
 @dataclass
@@ -37,26 +37,26 @@ class NotGranted(Exception):
     """Somebody has looked at the order, and refused it."""
 
 
-async def reserve(order: Order, ctx: Shop) -> None:
+async def reserve(order: Order, ctx: Ctx) -> None:
     await ctx.deps.take(order.items, key=ctx.idempotency_key)
 
 
-async def release(order: Order, ctx: Shop) -> None:
+async def release(order: Order, ctx: Ctx) -> None:
     await ctx.deps.put_back(order.items, key=ctx.idempotency_key)
 
 
-async def charge(order: Order, ctx: Shop) -> None:
+async def charge(order: Order, ctx: Ctx) -> None:
     """Asked twice, the bank charges twice. So this is done at most once."""
     order.payment = await ctx.deps.charge(ctx.run_id, order.cents)
 
 
-async def was_charged(order: Order, ctx: Shop) -> bool:
+async def was_charged(order: Order, ctx: Ctx) -> bool:
     """After a crash in the middle of `charge`: let us see. What that step would have changed is changed here."""
     order.payment = await ctx.deps.payment_of(ctx.run_id)
     return order.payment is not None
 
 
-async def refund(order: Order, ctx: Shop) -> None:
+async def refund(order: Order, ctx: Ctx) -> None:
     await ctx.deps.tell("bank", f"refund payment {order.payment}", key=ctx.idempotency_key)
 
 
@@ -73,25 +73,25 @@ async def check_approval(order: Order) -> None:
         raise NotGranted
 
 
-async def ship(order: Order, ctx: Shop) -> None:
+async def ship(order: Order, ctx: Ctx) -> None:
     item = str(ctx.item)
     await ctx.deps.ship(order.items[item], item, key=ctx.idempotency_key)
     order.parcels.append(item)
 
 
-async def recall(order: Order, ctx: Shop) -> None:
+async def recall(order: Order, ctx: Ctx) -> None:
     await ctx.deps.tell("carrier", f"bring back {ctx.item}", key=ctx.idempotency_key)
 
 
-async def mail(order: Order, ctx: Shop) -> None:
+async def mail(order: Order, ctx: Ctx) -> None:
     await ctx.deps.tell("mail", f"on their way: {', '.join(order.parcels)}", key=ctx.idempotency_key)
 
 
-async def log(order: Order, ctx: Shop) -> None:
+async def log(order: Order, ctx: Ctx) -> None:
     await ctx.deps.tell("log", f"sold for {order.cents} cents", key=ctx.idempotency_key)
 
 
-async def apologise(order: Order, ctx: Shop) -> None:
+async def apologise(order: Order, ctx: Ctx) -> None:
     """Something has failed, and what was done before is undone by now."""
     assert ctx.failure is not None
     order.problem = f"{ctx.failure.error} in {ctx.failure.step}"
