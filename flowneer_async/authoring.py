@@ -160,7 +160,7 @@ class Authoring(Generic[S]):
 
     def loop(
         self,
-        condition: Asked[S, bool, Any],
+        condition: Asked[S, object, Any],
         body: Inner[S],
         *,
         name: str | None = None,

@@ -180,6 +180,7 @@ def check_targets(flow: str, fn: object, known: Iterable[str]) -> None:
 
 def literals_of(fn: object) -> tuple[str, ...]:
     """The texts that a function says it returns, as Literal[…] in its annotation."""
+    fn = getattr(fn, "func", fn)  # of a partial
     try:
         hint = get_type_hints(fn if hasattr(fn, "__annotations__") else type(fn).__call__).get("return")
     except Exception:  # an annotation may be any text, and an object may have none

@@ -284,7 +284,7 @@ class MergeConflict(RunError):
         if removed:
             what = f"removed key {key!r}, which {changed} changed: let all of them remove it, or none"
         else:
-            what = f"each made something else of key {key!r}: say how to merge it, reducer={{{key!r}: …}}"
+            what = f"have changed the same key {key!r}: say how to merge it, reducer={{{key!r}: …}}"
         super().__init__(f"lanes {_listed(removed) if removed else changed} of step {step!r} {what}")
         self.step, self.key, self.lanes, self.removed = step, key, tuple(lanes), tuple(removed)
 

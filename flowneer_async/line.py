@@ -36,6 +36,14 @@ class Jumped(BaseException):
         self.place, self.number = place, number
 
 
+class Unsaved(BaseException):
+    """The store failed in the middle of a step: no step can catch it, or fail with it, by mistake."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Suspended(BaseException):
     """The run cannot go on before something has happened outside; no step can catch it by mistake."""
 
@@ -80,7 +88,7 @@ class Place:
         prefix: str = "",
         top: int | None = None,
         item: object = None,
-        index: int | None = None,
+        index: int = 0,
         failure: Failure | None = None,
     ) -> None:
         self.outer, self.body, self.prefix, self.top = outer, body, prefix, top
@@ -155,6 +163,13 @@ class Line:
             raise FlowError(shown or _step_of(path), self.core.run_id, cause, 1) from cause
         self.core.memory.forget(path)
         return answer
+
+    async def _note_once(self, path: str) -> None:
+        assert self._place is not None
+        try:
+            await self.note(self._place, path)
+        except Exception as error:
+            raise Unsaved(error) from error
 
     async def put_down(self, place: Place, suspended: Suspended) -> None:
         """The step begins anew when the run goes on: its changes are taken back, its question is kept."""
@@ -276,8 +291,7 @@ class Line:
         memory, kind, step = self.core.memory, f"once:{name}", self._path
         if not memory.has(step, kind):
             memory.put(step, kind, await call(), f"the result {name!r} of {step!r}")
-            if self._place is not None:
-                await self.note(self._place, f"{step}/@once")
+            await self._note_once(f"{step}/@once")
         return memory.get(step, kind)
 
 

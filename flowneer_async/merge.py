@@ -1,7 +1,7 @@
 """Three-way merge of what lanes made of one state: key by key, on the JSON texts of the keys.
 
 A key that one lane changed is taken as that lane has it. One that several changed is given to its reducer; without one
-it is taken where all made the same of it, and is a conflict where they did not.
+it is a conflict, even where all made the same of it: of two lanes that each add 1, one would be lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,12 +58,10 @@ def merged(
     for key, made in _by_key(lanes).items():
         reduce = reducer if reducer is None or callable(reducer) else reducer.get(key)
         text, *others = made.values()
-        agreed = all(other == text for other in others)
-        # Lanes that each added 1 have made the same of a number: what they agree on is not what they come to.
-        if not agreed or (others and text is not None and reduce is not None):
-            values[key] = _reduced(step, key, base.get(key), made, reduce, codec)
-        elif text is None:
+        if text is None and not any(others):
             removed.append(key)
+        elif others or text is None:
+            values[key] = _reduced(step, key, base.get(key), made, reduce, codec)
         else:
             texts[key] = text
     return Merge(texts, values, removed)

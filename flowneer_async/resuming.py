@@ -79,6 +79,8 @@ def done_in(paths: Sequence[str], positions: Iterable[str]) -> tuple[str, ...]:
 
 def _waits(body: Body[Any], memory: Memory) -> Iterator[Waiting]:
     for path, kind in open_questions(memory).items():
+        if kind == "settled" and getattr(node_at(body, path), "verify", None) is not None:
+            continue
         if kind == "settled":
             yield Waiting("doubt", path)
         else:

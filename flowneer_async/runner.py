@@ -11,7 +11,7 @@ from flowneer_async.answers import Answer
 from flowneer_async.behind import beside
 from flowneer_async.errors import Fenced, FlowError, RunBusy, RunError, StateError
 from flowneer_async.events import Event, Failure, RunDone, RunFailed, RunStarted, RunWaiting, Waiting
-from flowneer_async.line import Core, Line, Place, Suspended, Watch
+from flowneer_async.line import Core, Line, Place, Suspended, Unsaved, Watch
 from flowneer_async.memory import Memory
 from flowneer_async.opening import Opened, Opening
 from flowneer_async.plan import Plan
@@ -159,6 +159,9 @@ class _Run:
         except anyio.get_cancelled_exc_class():
             await self._close_quietly("cancelled")
             raise
+        except Unsaved as unsaved:
+            await self._close_quietly("running")
+            raise unsaved.error from None
         except BaseException:
             # The store failed, or the process is told to end: the run is not over.
             await self._close_quietly("running")

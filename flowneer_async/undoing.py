@@ -22,7 +22,7 @@ class _Undo(TypedDict):
 
     step: str
     item: object
-    index: int | None
+    index: int
 
 
 def done_for_undo(line: Line, place: Place, path: str) -> None:
@@ -82,7 +82,8 @@ def enter(line: Line, body: Body[Any], place: Place, trail: Trail) -> Coroutine[
 async def undo_all(line: Line, place: Place) -> None:
     """Undo what was done in the body at `place`, lanes that were not merged first; then forget what was left there."""
     memory = line.core.memory
-    for path in reversed(lanes_within(memory, place.where, _UNDO)):
+    lanes = lanes_within(memory, place.where, _UNDO)
+    for path in reversed([path for path in lanes if not path.startswith(f"{place.prefix}{ERROR}")]):
         await _undo(lane_inside(line, path), path, place)
     await _undo(line, place.where, place)
     if any(path.startswith(place.prefix) for path in memory.paths):
@@ -149,7 +150,9 @@ def has_to_undo(line: Line, place: Place) -> bool:
 
 def _undoable(line: Line, where: str) -> list[tuple[str, _Undo]]:
     prefix = f"{where}/" if where else ""
-    return [(kind, entry) for kind, entry in entries(line, line.path) if entry["step"].startswith(prefix)]
+    found = [(kind, entry) for kind, entry in entries(line, line.path) if entry["step"].startswith(prefix)]
+    # What the on_error of the body has done stays done, unless a body further out fails.
+    return [(kind, entry) for kind, entry in found if not entry["step"].startswith(f"{prefix}{ERROR}")]
 
 
 def _push(line: Line, entry: _Undo) -> None:
