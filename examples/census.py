@@ -1,6 +1,6 @@
 """A census of a Python source tree: a long job that may be killed at any point, and goes on where it was.
 
-    python examples/census.py                 the standard library of this Python
+    python examples/census.py                 the standard library of this Python, without its tests
     python examples/census.py DIR             another tree
     python examples/census.py --demo          starts a census, kills it, starts it again, checks the result
 

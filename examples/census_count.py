@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypedDict
 
 TOP = 10  # how many of the longest functions and of the most imported modules are kept
-SKIPPED = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
+SKIPPED = {"__pycache__", "site-packages", "dist-packages", "node_modules", "test", "tests", "idle_test"}
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement keeps its inner statements
 UNREADABLE = (OSError, SyntaxError, ValueError, RecursionError, MemoryError)  # what reading and parsing may raise
 
@@ -70,7 +70,7 @@ def new_census(root: str) -> Census:
 
 
 def python_files(root: str) -> Iterator[str]:
-    """Every .py file below root, as a path relative to it; not the installed packages, nor hidden folders."""
+    """Every .py file below root, as a path relative to it; no installed packages, tests, hidden folders."""
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith(".")]
         paths = (Path(folder, name) for name in names if name.endswith(".py"))

@@ -193,8 +193,17 @@ def test_what_cannot_be_read_or_parsed_is_counted_with_its_reason(tmp_path: Path
     assert state["failures"][2]["reason"] == "No such file or directory"
 
 
-def test_files_are_sorted_and_without_caches_packages_and_hidden_folders(tmp_path: Path) -> None:
-    for name in ("b.py", "a/z.py", "a.py", ".git/no.py", "__pycache__/no.py", "lib/site-packages/no.py", "no.txt"):
+def test_files_are_sorted_and_without_caches_packages_tests_and_hidden_folders(tmp_path: Path) -> None:
+    for name in (
+        "b.py",
+        "a/z.py",
+        "a.py",
+        ".git/no.py",
+        "__pycache__/no.py",
+        "site-packages/no.py",
+        "a/test/no.py",
+        "no.txt",
+    ):
         write(tmp_path / name, "")
     (tmp_path / "folder.py").mkdir()
     assert names_in(tmp_path) == ["a.py", "a/z.py", "b.py"]
