@@ -278,7 +278,7 @@ async def test_a_jump_from_on_error_tries_what_has_failed_again() -> None:
     await same_from_everywhere(flow)
     hopeless = tracing("a").anchor("again", 1).then(fail)
     with pytest.raises(FlowError) as caught:
-        await new().then(hopeless.on_error(again), name="it").run({})
+        await new().then(hopeless.on_error(piece().then(again)), name="it").run({})
     assert isinstance(caught.value.cause, TooManyVisits)
 
 

@@ -52,7 +52,7 @@ async def test_a_condition_that_does_not_hold_at_first(kept: Any) -> None:
 
 async def test_the_condition_is_asked_before_each_iteration_and_after_the_last() -> None:
     """Once each; it may be async, and is told the number of the iteration that it decides on."""
-    asked: list[tuple[str, int | None]] = []
+    asked: list[tuple[str, int]] = []
 
     async def more(state: State, ctx: Context) -> bool:
         await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_a_condition_holds_if_its_answer_is_true_in_python(answer: object)
 
 async def test_a_condition_that_raises_is_the_failure_of_the_loop() -> None:
     """And the run goes on with that very question."""
-    asked: list[int | None] = []
+    asked: list[int] = []
 
     def more(state: State, ctx: Context) -> bool:
         asked.append(ctx.index)

@@ -45,11 +45,7 @@ async def effect(state: State, ctx: Context[list[str]]) -> None:
 
 def times(number: int) -> Any:
     """The condition of a loop of so many iterations."""
-
-    def more(state: object, ctx: Context) -> bool:
-        return ctx.index is not None and ctx.index < number
-
-    return more
+    return lambda state, ctx: ctx.index < number
 
 
 KEEPING: dict[str, Callable[[Any], Any]] = {
