@@ -332,7 +332,7 @@ async def test_restored_state_keeps_keys_that_should_be_gone() -> None:
 
 
 async def test_a_failed_save_is_reported_as_a_failed_step() -> None:
-    """It is the store's: no step is called again for it, nothing is undone, no on_error is done, the run is not over."""
+    """It is the store's: no step is called again for it, nothing is undone, no on_error done, the run not over."""
     calls: list[str] = []
 
     class Full(DictStore):
