@@ -7,11 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from flowneer_async import FlowBuilder, FlowError, UnknownRun, World
+from flowneer_async import FlowBuilder, FlowError, World
 from flowneer_async.policy import Backoff
-from flowneer_async.testing import Crash, CrashingStore, FakeWorld, StoreContract, crash_everywhere
-from flowneer_async.testing.chains import counting, new_run
-from flowneer_stores import MemoryStore
+from flowneer_async.testing import FakeWorld, StoreContract
 
 State = dict[str, Any]
 
@@ -79,73 +77,6 @@ async def test_a_cancelled_sleeper_sleeps_no_more() -> None:
     await world.asleep()
     world.move(2)
     await sleeping
-
-
-@pytest.mark.parametrize(("stored", "head"), [(False, 0), (True, 1)])
-async def test_a_crash_comes_before_or_after_a_version_is_stored(stored: bool, head: int) -> None:
-    """The process dies at the append it was told, all its methods with it, and the run is free."""
-    inner = MemoryStore()
-    store = CrashingStore(inner, 2, stored=stored)
-    with pytest.raises(Crash):
-        await COUNTING.with_versioned_checkpoint(store).run({"n": 0}, run_id="r")
-    with pytest.raises(Crash):
-        await store.read("r")
-    run = await inner.read("r")
-    assert (run.head, run.owner, run.status) == (head, None, "running")
-
-
-@pytest.mark.parametrize("stored", [False, True])
-async def test_a_run_created_with_versions_counts_as_an_append(stored: bool) -> None:
-    """The process dies before the run is there, or with all of its first versions; without versions, it lives on."""
-    inner = MemoryStore()
-    store = CrashingStore(inner, 2, stored=stored)
-    assert await store.create(new_run("empty")) is not None
-    assert await store.create(new_run("first"), counting("first", 1)) is not None
-    with pytest.raises(Crash):
-        await store.create(new_run("second"), counting("second", 3))
-    assert store.crashed
-    assert (await inner.read("first")).owner is None
-    if stored:
-        run = await inner.read("second")
-        assert (run.head, run.owner, run.status) == (2, None, "running")
-    else:
-        with pytest.raises(UnknownRun):
-            await inner.read("second")
-
-
-async def test_a_process_sends_signals_until_it_dies() -> None:
-    """They reach the store, count as no append, and come to an end with the process."""
-    inner = MemoryStore()
-    store = CrashingStore(inner, 1)
-    lease = await store.create(new_run())
-    sent = await store.send("run", "go", b"1")
-    assert list(await store.signals("run")) == list(await inner.signals("run")) == [sent]
-    assert lease is not None
-    with pytest.raises(Crash):
-        await store.append(lease, counting("run", 1))
-    for use in (store.send("run", "go", b"1"), store.signals("run")):
-        with pytest.raises(Crash):
-            await use
-
-
-@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-async def test_a_flow_that_lives_through_crashes_passes(durability: str) -> None:
-    """A crash before and after each append, whatever the durability, ends as none."""
-    assert await crash_everywhere(COUNTING, lambda: {"n": 0}, MemoryStore(), durability=durability) >= 2
-
-
-async def test_a_flow_that_does_not_live_through_crashes_is_found() -> None:
-    """A flow that depends on what is not in its state ends otherwise after a crash; the message shows no value."""
-    calls: list[None] = []
-
-    async def remember(state: State) -> None:
-        calls.append(None)
-        state["secret"] = len(calls)
-
-    flow = FlowBuilder[State]("f").start_with(remember)
-    with pytest.raises(AssertionError, match=r"after a crash just before .* another state") as caught:
-        await crash_everywhere(flow, dict, MemoryStore())
-    assert "secret" not in str(caught.value)
 
 
 def test_a_contract_without_a_store_says_what_is_missing() -> None:

@@ -9,7 +9,13 @@ A store of your own keeps the promises of `VersionStore` if it passes `StoreCont
             return MyStore(tmp_path / "runs.db")
 
 A flow is tested without waiting, and with the same ids each time, in a `FakeWorld`. That it ends the same wherever its
-process dies, `crash_everywhere` finds out.
+process dies, `crash_points` finds out:
+
+    async def test_report():
+        await crash_points(report.with_versioned_checkpoint(MemoryStore()), {"url": "https://example.org"})
+
+It is a fixture, too, which runs the test for each durability. For that, `conftest.py` (the topmost one) says
+`pytest_plugins = ["flowneer_async.testing.fixtures"]`, and the test takes it: `async def test_report(crash_points)`.
 """
 
 import pytest
@@ -20,7 +26,9 @@ pytest.register_assert_rewrite(
 )
 
 from flowneer_async.testing.contract import StoreContract  # noqa: E402
-from flowneer_async.testing.crashes import Crash, CrashingStore, crash_everywhere  # noqa: E402
+from flowneer_async.testing.crashes import Crash, CrashingStore  # noqa: E402
+from flowneer_async.testing.effects import Effects  # noqa: E402
+from flowneer_async.testing.points import CrashPoints, crash_points  # noqa: E402
 from flowneer_async.testing.world import FakeWorld  # noqa: E402
 
-__all__ = ["Crash", "CrashingStore", "FakeWorld", "StoreContract", "crash_everywhere"]
+__all__ = ["Crash", "CrashPoints", "CrashingStore", "Effects", "FakeWorld", "StoreContract", "crash_points"]
