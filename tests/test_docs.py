@@ -12,8 +12,10 @@ from types import FunctionType
 
 import pytest
 
+from flowneer_async.authoring import Authoring
+
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
     r"^```(?P<kind>python(?: compiled)?)\n(?P<code>.*?)^```$(?:\n+^```text\n(?P<output>.*?)^```$)?", re.M | re.S
 )
@@ -25,7 +27,14 @@ FORBIDDEN = re.compile(
     r"/(?:work|root|home|tmp|Users)/|\.pyenv|pypi\.org/simple|files\.pythonhosted|localhost|127\.0\.0\.1"
 )
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def shown(page: Path) -> str:
+    """A page as people call it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=shown)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def test_every_block_runs_and_prints_what_the_page_says(
     for block in blocks(page):
         code = block.compile(page).__code__
         if block.runs:
-            assert printed(FunctionType(code, names)) == block.output, f"{page.name}:{block.line}"
+            assert printed(FunctionType(code, names)) == block.output, f"{shown(page)}:{block.line}"
 
 
 def printed(run: FunctionType) -> str:
@@ -95,7 +104,7 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
     assert {found[1] for found in MAKE.finditer(page.read_text("utf-8"))} <= targets
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.svg"))], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").rglob("*.svg"))], ids=shown)
 def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
     """Pages and pictures hold no path of the machine on which they were made, and no private host."""
     assert FORBIDDEN.findall(page.read_text("utf-8")) == []
@@ -104,3 +113,26 @@ def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
 def test_the_readme_shows_at_least_one_run() -> None:
     """Should the fences change, so that no block is found any more, this says so."""
     assert sum(bool(block.output) for block in blocks(ROOT / "README.md")) > 3
+
+
+def test_every_page_is_in_the_table_of_pages() -> None:
+    """docs/README.md leads to each page beside and beneath it."""
+    index = ROOT / "docs" / "README.md"
+    targets = (found["target"].partition("#")[0] for found in LINK.finditer(index.read_text("utf-8")))
+    linked = {(index.parent / target).resolve() for target in targets}
+    assert [shown(page) for page in (ROOT / "docs").rglob("*.md") if page not in {*linked, index}] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "steps").glob("*.md")), ids=shown)
+def test_the_page_of_each_kind_of_step_has_a_run_to_show(page: Path) -> None:
+    """It is short enough to be read at once, and begins with an example whose output stands below it."""
+    assert page.read_text("utf-8").count("\n") <= 150
+    assert any(block.output for block in blocks(page))
+
+
+def test_every_kind_of_step_has_a_page() -> None:
+    """Each word of the builder stands in the code of a page about steps, so that a new one cannot do without."""
+    words = {name for name, value in vars(Authoring).items() if callable(value) and not name.startswith("_")}
+    pages = sorted((ROOT / "docs" / "steps").glob("*.md"))
+    shown_there = {word for page in pages for block in blocks(page) for word in re.findall(r"\.(\w+)\(", block.code)}
+    assert words - shown_there == set()
