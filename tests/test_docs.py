@@ -28,7 +28,6 @@ FORBIDDEN = re.compile(
 )
 
 
-
 def shown(page: Path) -> str:
     """A page as people call it."""
     return page.relative_to(ROOT).as_posix()
