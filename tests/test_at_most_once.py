@@ -18,6 +18,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(request.param, tmp_path)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Stage:
+    return Stage("memory", tmp_path)
+
+
 class World:
     """The outside world: it is told each payment, and may end the process right after one, or right before."""
 
@@ -92,7 +97,7 @@ async def test_verify_says_whether_an_interrupted_step_was_done(dies: str, state
 
 @pytest.mark.parametrize("at", range(1, 8))
 @pytest.mark.parametrize("how", ["before", "after"])
-async def test_wherever_the_process_dies_it_is_paid_once(at: int, how: Any, stage: Stage) -> None:
+async def test_wherever_the_process_dies_it_is_paid_once(at: int, how: Any, quick: Stage) -> None:
     """Before and after each commit; verify is asked only where the step was begun and not stored as done."""
     world, asked = World(), list[bool]()
 
@@ -100,8 +105,8 @@ async def test_wherever_the_process_dies_it_is_paid_once(at: int, how: Any, stag
         asked.append(was_paid(state, ctx))
         return asked[-1]
 
-    crashed = await stage.crash(paying(verify=verify), at, how, deps=world)
-    result = await stage.run(paying(verify=verify), deps=world)
+    crashed = await quick.crash(paying(verify=verify), at, how, deps=world)
+    result = await quick.run(paying(verify=verify), deps=world)
     assert result.status == "completed"
     assert world.paid == ["pay"]
     assert crashed == (at <= 5)  # create, before, begun, pay, the end
@@ -109,7 +114,7 @@ async def test_wherever_the_process_dies_it_is_paid_once(at: int, how: Any, stag
     assert asked == in_doubt.get((at, how), [])
 
 
-async def test_verify_may_be_async_and_sees_the_state_before_the_step(stage: Stage) -> None:
+async def test_verify_may_be_async_and_sees_the_state_before_the_step(quick: Stage) -> None:
     """Not what the interrupted step had half made."""
     seen: list[State] = []
 
@@ -118,12 +123,12 @@ async def test_verify_may_be_async_and_sees_the_state_before_the_step(stage: Sta
         return True
 
     with pytest.raises(Crash):
-        await stage.run(paying(verify=verify), deps=World("after"))
-    assert (await stage.run(paying(verify=verify), deps=World())).status == "completed"
+        await quick.run(paying(verify=verify), deps=World("after"))
+    assert (await quick.run(paying(verify=verify), deps=World())).status == "completed"
     assert seen == [{"before": 1}]
 
 
-async def test_a_verify_that_fails_leaves_the_doubt(stage: Stage) -> None:
+async def test_a_verify_that_fails_leaves_the_doubt(quick: Stage) -> None:
     """The run has failed, and nothing was paid; it is asked again when the run is run again."""
     world, broken = World("after"), [True]
 
@@ -134,14 +139,14 @@ async def test_a_verify_that_fails_leaves_the_doubt(stage: Stage) -> None:
 
     flow = paying(verify=verify)
     with pytest.raises(Crash):
-        await stage.run(flow, deps=world)
+        await quick.run(flow, deps=world)
     for _ in range(2):
         with pytest.raises(FlowError) as caught:
-            await stage.run(flow, deps=world)
+            await quick.run(flow, deps=world)
         assert isinstance(caught.value.cause, OSError)
-    assert (await stage.plan(flow)).in_doubt == ("pay",)
+    assert (await quick.plan(flow)).in_doubt == ("pay",)
     broken[0] = False
-    assert (await stage.run(flow, deps=world)).state == {"before": 1, "receipt": "found"}
+    assert (await quick.run(flow, deps=world)).state == {"before": 1, "receipt": "found"}
     assert world.paid == ["pay"]
 
 
@@ -161,17 +166,17 @@ async def test_without_verify_the_run_waits_for_somebody_who_knows(dies: str, st
     assert world.paid == ["pay"]
 
 
-async def test_a_second_crash_is_a_second_doubt(stage: Stage) -> None:
+async def test_a_second_crash_is_a_second_doubt(quick: Stage) -> None:
     """The answer False was about the first one: done again after it, and interrupted again, the step is asked about."""
     world = World("before")
     with pytest.raises(Crash):
-        await stage.run(paying(), deps=world)
-    assert (await stage.run(paying(), deps=world)).status == "waiting"
+        await quick.run(paying(), deps=world)
+    assert (await quick.run(paying(), deps=world)).status == "waiting"
     world.dies = "after"
     with pytest.raises(Crash):
-        await stage.resume(paying(), answer=False, deps=world)
-    assert (await stage.run(paying(), deps=world)).waits == (Waiting("doubt", "pay"),)
-    assert (await stage.resume(paying(), answer=True, deps=world)).status == "completed"
+        await quick.resume(paying(), answer=False, deps=world)
+    assert (await quick.run(paying(), deps=world)).waits == (Waiting("doubt", "pay"),)
+    assert (await quick.resume(paying(), answer=True, deps=world)).status == "completed"
     assert world.paid == ["pay"]
 
 
@@ -273,7 +278,7 @@ async def test_lanes_in_doubt_are_answered_by_their_path(stage: Stage) -> None:
     assert world.paid == ["parallel[1]/pay"]
 
 
-async def test_a_step_found_to_be_done_can_be_undone(stage: Stage) -> None:
+async def test_a_step_found_to_be_done_can_be_undone(quick: Stage) -> None:
     """Whether verify or an answer said so."""
     world, log = World("after"), list[str]()
 
@@ -282,13 +287,13 @@ async def test_a_step_found_to_be_done_can_be_undone(stage: Stage) -> None:
 
     flow = paying(verify=was_paid, compensate=lambda s, ctx: log.append(ctx.step)).then(fail)
     with pytest.raises(Crash):
-        await stage.run(flow, deps=world)
+        await quick.run(flow, deps=world)
     with pytest.raises(FlowError):
-        await stage.run(flow, deps=world)
+        await quick.run(flow, deps=world)
     assert log == ["pay/@undo"]
 
 
-async def test_each_iteration_may_be_done_once(stage: Stage) -> None:
+async def test_each_iteration_may_be_done_once(quick: Stage) -> None:
     """At most once is for one path: another iteration or visit is another delivery."""
 
     async def pay_each(state: State, ctx: Context[World]) -> None:
@@ -297,8 +302,8 @@ async def test_each_iteration_may_be_done_once(stage: Stage) -> None:
 
     world = World()
     body = fragment().then(pay_each, name="pay", delivery="at_most_once")
-    flow: Flow = FlowBuilder("order").loop(lambda s: s.get("n", 0) < 3, body, name="l")
-    await stage.run(flow, deps=world)
+    flow = FlowBuilder[State]("order").loop(lambda s: s.get("n", 0) < 3, body, name="l")
+    await quick.run(flow, deps=world)
     assert world.paid == ["l[0]/pay", "l[1]/pay", "l[2]/pay"]
 
 

@@ -125,15 +125,15 @@ async def test_a_passed_step_may_not_leave_nor_change_its_place(
     assert last_names(await quick.run(build("a nap b"))) == "a b"
 
 
-async def test_the_error_shows_both_lists(stage: Stage) -> None:
+async def test_the_error_shows_both_lists(quick: Stage) -> None:
     """What the run has passed, and what the flow's steps are now."""
-    await begun(stage, steps("a b nap c"))
+    await begun(quick, steps("a b nap c"))
     with pytest.raises(FlowChanged, match=r"\[a, b, nap\].*\[a, nap, c\]") as caught:
-        await stage.run(steps("a nap c"))
+        await quick.run(steps("a nap c"))
     assert (caught.value.passed, caught.value.steps) == (("a", "b", "nap"), ("a", "nap", "c"))
 
 
-async def test_bodies_that_are_over_may_change(stage: Stage) -> None:
+async def test_bodies_that_are_over_may_change(quick: Stage) -> None:
     """The run has left them for good: of what it has passed, only their steps as a whole count."""
 
     def flow(inner: str) -> Flow:
@@ -142,31 +142,31 @@ async def test_bodies_that_are_over_may_change(stage: Stage) -> None:
         built = built.batch(lambda s: [1], body(inner), name="items")
         return steps("nap", built.parallel(lanes, reducer={"done": lambda before, values: before}))
 
-    await begun(stage, flow("a b"))
-    assert (await stage.run(flow("b new"))).status == "completed"
+    await begun(quick, flow("a b"))
+    assert (await quick.run(flow("b new"))).status == "completed"
 
 
-async def test_a_later_iteration_may_be_another(stage: Stage) -> None:
+async def test_a_later_iteration_may_be_another(quick: Stage) -> None:
     """What comes after the position in a loop may change, though earlier iterations have passed it."""
 
     def flow(inner: str) -> Flow:
         return steps("").loop(lambda s, ctx: ctx.index < 3, body(inner), name="l")
 
-    assert (await stage.run(flow("a nap b"))).status == "waiting"
-    stage.world.move(10)
-    assert (await stage.resume(flow("a nap b"))).waits[0].step == "l[1]/nap"
-    stage.world.move(10)
-    await stage.resume(flow("a nap c"))
-    stage.world.move(10)
-    state = (await stage.resume(flow("a nap c"))).state
+    assert (await quick.run(flow("a nap b"))).status == "waiting"
+    quick.world.move(10)
+    assert (await quick.resume(flow("a nap b"))).waits[0].step == "l[1]/nap"
+    quick.world.move(10)
+    await quick.resume(flow("a nap c"))
+    quick.world.move(10)
+    state = (await quick.resume(flow("a nap c"))).state
     assert state["done"] == ["l[0]/a", "l[0]/b", "l[1]/a", "l[1]/c", "l[2]/a", "l[2]/c"]
 
 
-async def test_functions_and_options_may_change(stage: Stage) -> None:
+async def test_functions_and_options_may_change(quick: Stage) -> None:
     """A step is its name: what it does, and how often it is tried, is up to the code of the day."""
-    await begun(stage, steps("a nap b"))
+    await begun(quick, steps("a nap b"))
     changed = steps("a nap").then(lambda s: s.update(new=1), name="b", retries=3, timeout=5, compensate=do)
-    assert (await stage.run(changed)).state == {"done": ["a"], "new": 1}
+    assert (await quick.run(changed)).state == {"done": ["a"], "new": 1}
 
 
 MODES: list[dict[str, Any]] = [{}, {"max_failures": 1}, {"timeout": 60}, {"concurrency": 2}, {"concurrency": 4}]
@@ -283,19 +283,19 @@ async def test_the_anchor_that_a_run_has_jumped_to_may_not_leave(quick: Stage) -
     }
 
 
-async def test_a_run_of_another_flow_is_not_migrated_but_refused(stage: Stage) -> None:
+async def test_a_run_of_another_flow_is_not_migrated_but_refused(quick: Stage) -> None:
     """The flow's name is what its runs are found by."""
-    await begun(stage, steps("a nap"))
+    await begun(quick, steps("a nap"))
     with pytest.raises(ForeignRun):
-        await stage.run(steps("a nap", FlowBuilder("other")))
-    assert isinstance((await stage.plan(steps("a nap", FlowBuilder("other")))).reason, ForeignRun)
+        await quick.run(steps("a nap", FlowBuilder("other")))
+    assert isinstance((await quick.plan(steps("a nap", FlowBuilder("other")))).reason, ForeignRun)
 
 
-async def test_a_finished_run_is_given_whatever_the_flow_is_now(stage: Stage) -> None:
+async def test_a_finished_run_is_given_whatever_the_flow_is_now(quick: Stage) -> None:
     """There is nothing to go on with."""
-    result = await stage.run(steps("a b"))
-    assert (await stage.run(steps("x"))).state == result.state
-    assert (await stage.plan(steps("x"))).reason is None
+    result = await quick.run(steps("a b"))
+    assert (await quick.run(steps("x"))).state == result.state
+    assert (await quick.plan(steps("x"))).reason is None
 
 
 # New names ------------------------------------------------------------------------------------------------------------
@@ -535,12 +535,12 @@ async def test_a_migration_may_be_async_and_may_begin_anew(stage: Stage) -> None
     assert (await stage.run(steps("x y"))).state == {"done": ["a", "x", "y"]}
 
 
-async def test_a_run_that_fits_is_not_migrated(stage: Stage) -> None:
+async def test_a_run_that_fits_is_not_migrated(quick: Stage) -> None:
     """Nor is one that is finished, or new."""
-    await begun(stage, steps("a nap b"))
-    changes = migrating(stage, "nap")
-    assert (await stage.run(steps("a nap c"))).state == {"done": ["a", "c"]}
-    await stage.run(steps("x"))
+    await begun(quick, steps("a nap b"))
+    changes = migrating(quick, "nap")
+    assert (await quick.run(steps("a nap c"))).state == {"done": ["a", "c"]}
+    await quick.run(steps("x"))
     assert changes == []
 
 

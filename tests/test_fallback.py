@@ -16,6 +16,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(request.param, tmp_path)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Stage:
+    return Stage("memory", tmp_path)
+
+
 def fail(state: State) -> None:
     state["half"] = "made"
     state["tries"] = state.get("tries", 0) + 1
@@ -41,7 +46,7 @@ async def test_a_fallback_is_done_in_place_of_a_step_that_failed(stage: Stage) -
     assert await stage.paths() == ["step", "after"]
 
 
-async def test_a_fallback_waits_for_the_last_attempt(stage: Stage) -> None:
+async def test_a_fallback_waits_for_the_last_attempt(quick: Stage) -> None:
     """Retries come first; a step that does well in one of them needs no fallback."""
     attempts: list[int] = []
 
@@ -50,7 +55,7 @@ async def test_a_fallback_waits_for_the_last_attempt(stage: Stage) -> None:
         if ctx.attempt < 2:
             raise ValueError
 
-    assert (await stage.run(falling_back(second_time, retries=2))).state == {}
+    assert (await quick.run(falling_back(second_time, retries=2))).state == {}
     assert attempts == [1, 2]
 
 
@@ -63,7 +68,7 @@ async def test_a_fallback_follows_a_timeout_too(tmp_path: Path) -> None:
     assert (await Stage("memory", tmp_path).run(falling_back(slow, timeout=5))).state == {"instead": True}
 
 
-async def test_a_fallback_has_the_rights_of_a_step(stage: Stage) -> None:
+async def test_a_fallback_has_the_rights_of_a_step(quick: Stage) -> None:
     """It may be async, and want a context: with the run, the item and the live objects of the step."""
     told: list[object] = []
 
@@ -71,7 +76,7 @@ async def test_a_fallback_has_the_rights_of_a_step(stage: Stage) -> None:
         told.append((ctx.run_id, ctx.item, ctx.index, ctx.deps))
 
     flow: Flow = FlowBuilder("flow").batch(lambda s: "ab", fragment().then(fail, fallback=tell), name="all")
-    await stage.run(flow, deps="live")
+    await quick.run(flow, deps="live")
     assert told == [("r", "a", 0, "live"), ("r", "b", 1, "live")]
 
 
@@ -93,14 +98,14 @@ async def test_a_fallback_that_fails_is_the_failure_of_the_step(stage: Stage) ->
     assert (await stage.run(falling_back())).state == {"instead": True}
 
 
-async def test_a_fallback_may_jump(stage: Stage) -> None:
+async def test_a_fallback_may_jump(quick: Stage) -> None:
     """As the step could have: to an anchor around it, which counts its visits."""
 
     def over(state: State) -> Any:
         return goto("end")
 
     flow = falling_back(fallback=over).then(after).anchor("end").then(instead)
-    assert (await stage.run(flow)).state == {"instead": True}
+    assert (await quick.run(flow)).state == {"instead": True}
 
     with pytest.raises(UnknownAnchor):
         await Stage("memory", Path()).run(falling_back(fallback=lambda s: "#nowhere"))
@@ -110,12 +115,12 @@ async def test_a_fallback_may_jump(stage: Stage) -> None:
     assert isinstance(caught.value.cause, TooManyVisits)
 
 
-async def test_a_fallback_can_be_undone(stage: Stage) -> None:
+async def test_a_fallback_can_be_undone(quick: Stage) -> None:
     """It stands for its step, whose compensation undoes it."""
     log: list[str] = []
     flow = falling_back(compensate=lambda s, ctx: log.append(ctx.step)).then(fail)
     with pytest.raises(FlowError):
-        await stage.run(flow)
+        await quick.run(flow)
     assert log == ["step/@undo"]
 
 
@@ -138,17 +143,17 @@ async def test_a_fallback_that_was_interrupted_is_begun_anew_with_the_step(stage
     assert (await stage.run(falling_back(flaky, dies))).state == {"step": "well"}
 
 
-async def test_a_fallback_in_a_lane_changes_its_draft_alone(stage: Stage) -> None:
+async def test_a_fallback_in_a_lane_changes_its_draft_alone(quick: Stage) -> None:
     """What the failed step had changed of the draft is not merged."""
     flow: Flow = FlowBuilder("flow").parallel([falling_back(), fragment().then(after)])
-    assert (await stage.run(flow)).state == {"instead": True, "after": True}
+    assert (await quick.run(flow)).state == {"instead": True, "after": True}
 
 
-async def test_a_fallback_for_a_step_that_may_be_done_at_most_once_leaves_no_doubt(stage: Stage) -> None:
+async def test_a_fallback_for_a_step_that_may_be_done_at_most_once_leaves_no_doubt(quick: Stage) -> None:
     """The step has failed, and was replaced: nobody is asked about it any more."""
     flow = falling_back(delivery="at_most_once").sleep(10)
-    assert (await stage.run(flow)).status == "waiting"
-    assert (await stage.plan(flow)).in_doubt == ()
+    assert (await quick.run(flow)).status == "waiting"
+    assert (await quick.plan(flow)).in_doubt == ()
 
 
 async def test_a_fallback_works_without_a_store() -> None:

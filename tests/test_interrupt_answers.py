@@ -91,7 +91,7 @@ async def test_a_run_that_goes_on_without_an_answer_asks_again(stage: Stage) -> 
         assert (result.status, result.waits, result.version) == ("waiting", first.waits, first.version)
 
 
-async def test_retries_and_time_limits_have_nothing_to_do_with_a_question(stage: Stage) -> None:
+async def test_retries_and_time_limits_have_nothing_to_do_with_a_question(quick: Stage) -> None:
     """To ask is no failure; and what a step does after the answer is tried as often as it may."""
     tries: list[object] = []
 
@@ -101,8 +101,8 @@ async def test_retries_and_time_limits_have_nothing_to_do_with_a_question(stage:
             raise ValueError
 
     flow: Flow = FlowBuilder("order").then(ask, retries=2, timeout=60)
-    assert (await stage.run(flow)).status == "waiting"
-    assert (await stage.resume(flow, answer="yes")).status == "completed"
+    assert (await quick.run(flow)).status == "waiting"
+    assert (await quick.resume(flow, answer="yes")).status == "completed"
     assert tries == ["yes"] * 3
 
 
@@ -123,20 +123,20 @@ async def test_the_answer_of_a_step_that_failed_is_kept_for_when_it_is_run_again
     assert (await stage.run(flow)).state == {"answer": "yes"}
 
 
-async def test_each_iteration_asks_a_question_of_its_own(stage: Stage) -> None:
+async def test_each_iteration_asks_a_question_of_its_own(quick: Stage) -> None:
     """And so does each item, and each visit that a jump makes."""
 
     async def ask(state: State, ctx: Ctx) -> str | None:
         state["answers"] = [*state.get("answers", []), await ctx.interrupt(ctx.step)]
         return "#top" if len(state["answers"]) == 2 else None
 
-    flow: Flow = FlowBuilder("order").loop(
+    flow = FlowBuilder[State]("order").loop(
         lambda s: len(s.get("answers", [])) < 4, fragment().anchor("top").then(ask), name="l"
     )
-    result, asked = await stage.run(flow), list[object]()
+    result, asked = await quick.run(flow), list[object]()
     while result.status == "waiting":
         asked.append(result.waits[0].question)
-        result = await stage.resume(flow, answer=len(asked))
+        result = await quick.resume(flow, answer=len(asked))
     assert asked == ["l[0]/ask", "l[1]/ask", "l[1]/ask~1", "l[2]/ask"]
     assert result.state == {"answers": [1, 2, 3, 4]}
 
@@ -198,27 +198,27 @@ async def test_questions_of_several_lanes_are_answered_one_by_one(stage: Stage) 
     assert result.state == {"answer a": False, "answer b": "B", "answer c": None}
 
 
-async def test_where_several_ask_an_answer_has_to_say_whom_it_is_for(stage: Stage) -> None:
+async def test_where_several_ask_an_answer_has_to_say_whom_it_is_for(quick: Stage) -> None:
     """NotWaiting lists those that ask; the run waits on, and can still be answered."""
     flow = of_each(concurrency=2)
-    await stage.run(flow)
+    await quick.run(flow)
     with pytest.raises(NotWaiting, match="at=") as caught:
-        await stage.resume(flow, answer="?")
+        await quick.resume(flow, answer="?")
     assert caught.value.asking == tuple(f"each[{number}]/ask_for_item" for number in range(3))
-    assert await stage.status() == "waiting"
+    assert await quick.status() == "waiting"
     for number in range(3):
-        result = await stage.resume(flow, answer=number, at=f"each[{number}]/ask_for_item")
-    assert result.status == "completed"
+        await quick.resume(flow, answer=number, at=f"each[{number}]/ask_for_item")
+    assert await quick.status() == "completed"
 
 
 @pytest.mark.parametrize("options", [{}, {"max_failures": 1}], ids=repr)
-async def test_items_one_after_the_other_ask_one_after_the_other(options: Any, stage: Stage) -> None:
+async def test_items_one_after_the_other_ask_one_after_the_other(options: Any, quick: Stage) -> None:
     """The next item begins when the answer to the one before is there."""
     flow = of_each(**options)
-    result = await stage.run(flow)
+    result = await quick.run(flow)
     for item in "abc":
         assert [wait.question for wait in result.waits] == [item]
-        result = await stage.resume(flow, answer=item.upper())
+        result = await quick.resume(flow, answer=item.upper())
     assert result.state == {"answer a": "A", "answer b": "B", "answer c": "C"}
 
 
@@ -256,7 +256,7 @@ async def test_a_lane_may_ask_sleep_and_wait_beside_the_others(stage: Stage) -> 
     assert result.state == {"asked": 1, "answer": True, "paid": 1, "answer a": 0, "answer b": 1, "answer c": 2}
 
 
-async def test_a_lane_that_fails_does_not_lose_the_question_of_another(stage: Stage) -> None:
+async def test_a_lane_that_fails_does_not_lose_the_question_of_another(quick: Stage) -> None:
     """The run has failed; when it goes on, an answer to the lane that asked is taken."""
     broken = [True]
 
@@ -267,9 +267,9 @@ async def test_a_lane_that_fails_does_not_lose_the_question_of_another(stage: St
 
     flow: Flow = FlowBuilder("order").parallel([asking(), work])
     with pytest.raises(FlowError):
-        await stage.run(flow)
+        await quick.run(flow)
     broken[0] = False
-    assert (await stage.resume(flow, answer=1)).state == {"asked": 1, "answer": 1}
+    assert (await quick.resume(flow, answer=1)).state == {"asked": 1, "answer": 1}
 
 
 async def test_a_run_that_is_cancelled_while_a_lane_asks_keeps_the_question(stage: Stage) -> None:
@@ -293,7 +293,7 @@ async def test_a_run_that_is_cancelled_while_a_lane_asks_keeps_the_question(stag
     assert (await stage.resume(flow, answer=1)).state == {"asked": 1, "answer": 1}
 
 
-async def test_a_question_asked_in_a_task_of_the_steps_own_puts_the_run_down(stage: Stage) -> None:
+async def test_a_question_asked_in_a_task_of_the_steps_own_puts_the_run_down(quick: Stage) -> None:
     """A step may ask from within a task group, which wraps what its tasks raise."""
 
     async def ask(state: State, ctx: Ctx) -> None:
@@ -304,9 +304,9 @@ async def test_a_question_asked_in_a_task_of_the_steps_own_puts_the_run_down(sta
             group.create_task(one("a"))
 
     flow: Flow = FlowBuilder("order").then(ask)
-    result = await stage.run(flow)
+    result = await quick.run(flow)
     assert (result.status, result.waits[0].question) == ("waiting", "a")
-    assert (await stage.resume(flow, answer=1)).state == {"a": 1}
+    assert (await quick.resume(flow, answer=1)).state == {"a": 1}
 
 
 # Who may ask ----------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def fail(state: State) -> None:
     raise ValueError
 
 
-async def test_a_fallback_asks_a_question_of_its_own(stage: Stage) -> None:
+async def test_a_fallback_asks_a_question_of_its_own(quick: Stage) -> None:
     """The answer to the question of the step that failed is not taken for the fallback's."""
 
     async def ask_and_fail(state: State, ctx: Ctx) -> None:
@@ -327,9 +327,9 @@ async def test_a_fallback_asks_a_question_of_its_own(stage: Stage) -> None:
         state["instead"] = await ctx.interrupt("what instead?")
 
     flow: Flow = FlowBuilder("order").then(ask_and_fail, fallback=ask_instead)
-    assert (await stage.run(flow)).waits[0].question == "go on?"
-    assert (await stage.resume(flow, answer="yes")).waits[0].question == "what instead?"
-    assert (await stage.resume(flow, answer="nothing")).state == {"instead": "nothing"}
+    assert (await quick.run(flow)).waits[0].question == "go on?"
+    assert (await quick.resume(flow, answer="yes")).waits[0].question == "what instead?"
+    assert (await quick.resume(flow, answer="nothing")).state == {"instead": "nothing"}
 
 
 async def test_a_step_delivered_at_most_once_may_ask_first(stage: Stage) -> None:
@@ -360,25 +360,25 @@ def tell(state: State, ctx: Ctx) -> None:
     state["told"] = ctx.failure.step
 
 
-async def test_an_on_error_body_may_ask(stage: Stage) -> None:
+async def test_an_on_error_body_may_ask(quick: Stage) -> None:
     """The step that failed is not done again while it waits."""
     flow: Flow = FlowBuilder("order").then(fail).on_error(asking())
-    assert [wait.step for wait in (await stage.run(flow)).waits] == ["@error/approve"]
-    assert (await stage.resume(flow, answer=1)).state == {"asked": 1, "answer": 1}
+    assert [wait.step for wait in (await quick.run(flow)).waits] == ["@error/approve"]
+    assert (await quick.resume(flow, answer=1)).state == {"asked": 1, "answer": 1}
 
 
 async def route(state: State, ctx: Ctx) -> str:
     return str(await ctx.interrupt("which?"))
 
 
-async def test_a_router_may_ask(stage: Stage) -> None:
+async def test_a_router_may_ask(quick: Stage) -> None:
     """The answer is the case that it names."""
     flow: Flow = FlowBuilder("order").branch(route, {"a": fragment().then(lambda s: s.update(a=1), name="a")})
-    assert [(wait.step, wait.question) for wait in (await stage.run(flow)).waits] == [("route/@router", "which?")]
-    assert (await stage.resume(flow, answer="a")).state == {"a": 1}
+    assert [(wait.step, wait.question) for wait in (await quick.run(flow)).waits] == [("route/@router", "which?")]
+    assert (await quick.resume(flow, answer="a")).state == {"a": 1}
 
 
-async def test_the_items_of_a_batch_may_be_asked_for(stage: Stage) -> None:
+async def test_the_items_of_a_batch_may_be_asked_for(quick: Stage) -> None:
     """The batch begins with the answer."""
 
     async def items(state: State, ctx: Ctx) -> Any:
@@ -388,21 +388,25 @@ async def test_the_items_of_a_batch_may_be_asked_for(stage: Stage) -> None:
         state["items"] = [*state.get("items", []), ctx.item]
 
     flow: Flow = FlowBuilder("order").batch(items, fragment().then(note))
-    assert (await stage.run(flow)).waits[0].question == "which?"
-    assert (await stage.resume(flow, answer=[1, 2])).state == {"items": [1, 2]}
+    assert (await quick.run(flow)).waits[0].question == "which?"
+    assert (await quick.resume(flow, answer=[1, 2])).state == {"items": [1, 2]}
 
 
-async def test_each_asking_of_a_condition_is_a_question_of_its_own(stage: Stage) -> None:
+def add(state: State) -> None:
+    state["n"] = state.get("n", 0) + 1
+
+
+async def test_each_asking_of_a_condition_is_a_question_of_its_own(quick: Stage) -> None:
     """The answer that let one iteration begin does not let the next one."""
 
     async def more(state: State, ctx: Ctx) -> bool:
         return bool(await ctx.interrupt("more?"))
 
-    flow: Flow = FlowBuilder("order").loop(more, fragment().then(lambda s: s.update(n=s.get("n", 0) + 1), name="add"))
-    result = await stage.run(flow)
+    flow = FlowBuilder[State]("order").loop(more, fragment().then(add))
+    result = await quick.run(flow)
     for answer in (True, True, False):
         assert (result.status, result.waits[0].question) == ("waiting", "more?")
-        result = await stage.resume(flow, answer=answer)
+        result = await quick.resume(flow, answer=answer)
     assert (result.status, result.state) == ("completed", {"n": 2})
 
 
@@ -440,15 +444,15 @@ async def test_an_answer_to_a_run_that_asks_nothing_is_refused(stage: Stage) -> 
         await stage.resume(flow)
 
 
-async def test_a_second_answer_to_one_question_is_refused(stage: Stage) -> None:
+async def test_a_second_answer_to_one_question_is_refused(quick: Stage) -> None:
     """Two people answer: the first one counts."""
     flow = asking().sleep(10)
-    await stage.run(flow)
-    assert (await stage.resume(flow, answer="first")).status == "waiting"
+    await quick.run(flow)
+    assert (await quick.resume(flow, answer="first")).status == "waiting"
     with pytest.raises(NotWaiting):
-        await stage.resume(flow, answer="second")
-    stage.world.move(10)
-    assert (await stage.resume(flow)).state["answer"] == "first"
+        await quick.resume(flow, answer="second")
+    quick.world.move(10)
+    assert (await quick.resume(flow)).state["answer"] == "first"
 
 
 async def test_an_answer_to_a_run_that_is_at_work_is_refused(stage: Stage) -> None:
@@ -487,14 +491,14 @@ async def test_what_a_failed_and_handled_step_had_asked_is_asked_no_more(stage: 
     assert (await stage.resume(flow, answer=1)).state == {"asked": 1, "answer": 1}
 
 
-async def test_a_question_that_cannot_be_stored_fails_the_step(stage: Stage) -> None:
+async def test_a_question_that_cannot_be_stored_fails_the_step(quick: Stage) -> None:
     """It is kept as states are."""
 
     async def ask(state: State, ctx: Ctx) -> None:
         await ctx.interrupt(object())
 
     with pytest.raises(FlowError) as caught:
-        await stage.run(FlowBuilder("order").then(ask))
+        await quick.run(FlowBuilder("order").then(ask))
     assert isinstance(caught.value.cause, StateNotSerializable)
 
 

@@ -86,7 +86,7 @@ CHECKS = {"waiting": check_waiting, "undoing": check_undoing}
 @pytest.mark.parametrize("which", ["waiting", "undoing"])
 async def test_a_run_that_waits_or_is_undone_is_killed_over_and_over(which: Which, tmp_path: Path) -> None:
     """No signal is lost or used twice, no answer is asked for again; all is undone, in order, each step once."""
-    kill(tmp_path, which, kills=4)
+    kill(tmp_path, which, kills=3)
     await CHECKS[which](tmp_path)
 
 

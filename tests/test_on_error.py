@@ -19,6 +19,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(request.param, tmp_path)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Stage:
+    return Stage("memory", tmp_path)
+
+
 def do(state: State, ctx: Ctx) -> None:
     state["done"] = [*state.get("done", []), ctx.step]
 
@@ -52,12 +57,12 @@ async def test_a_failure_leads_to_the_on_error_body_and_the_flow_has_not_failed(
     assert (await stage.run(flow)).state == result.state
 
 
-async def test_nothing_of_it_is_done_when_nothing_fails(stage: Stage) -> None:
+async def test_nothing_of_it_is_done_when_nothing_fails(quick: Stage) -> None:
     """The flow does its steps, and is over."""
-    assert (await stage.run(FlowBuilder[State]("flow").then(do).on_error(telling()))).state == {"done": ["do"]}
+    assert (await quick.run(FlowBuilder[State]("flow").then(do).on_error(telling()))).state == {"done": ["do"]}
 
 
-async def test_only_a_step_that_has_failed_for_good_leads_there(stage: Stage) -> None:
+async def test_only_a_step_that_has_failed_for_good_leads_there(quick: Stage) -> None:
     """Neither one that is tried again, nor one that has a fallback."""
 
     def second_time(state: State, ctx: Ctx) -> None:
@@ -65,10 +70,10 @@ async def test_only_a_step_that_has_failed_for_good_leads_there(stage: Stage) ->
             raise ValueError
 
     flow: Flow = FlowBuilder("flow").then(second_time, retries=1).then(fail, fallback=do).on_error(telling())
-    assert (await stage.run(flow)).state == {"done": ["fail/@fallback"]}
+    assert (await quick.run(flow)).state == {"done": ["fail/@fallback"]}
 
 
-async def test_a_body_that_failed_is_done_and_its_flow_goes_on(stage: Stage) -> None:
+async def test_a_body_that_failed_is_done_and_its_flow_goes_on(quick: Stage) -> None:
     """The steps after the inner flow are done; its failure is known inside its on_error only."""
 
     def look(state: State, ctx: Ctx) -> None:
@@ -76,24 +81,24 @@ async def test_a_body_that_failed_is_done_and_its_flow_goes_on(stage: Stage) -> 
 
     inner = fragment().then(do).then(fail).on_error(telling())
     flow: Flow = FlowBuilder("flow").then(inner, name="inner").then(look)
-    assert (await stage.run(flow)).state == {
+    assert (await quick.run(flow)).state == {
         "done": ["inner/do"],
         "told": [("inner/@error/tell", "inner/fail", "ValueError")],
         "failure": None,
     }
 
 
-async def test_the_nearest_on_error_takes_a_failure(stage: Stage) -> None:
+async def test_the_nearest_on_error_takes_a_failure(quick: Stage) -> None:
     """One that stands deep in cases, loops and flows without any leads out to the next that has one."""
     deep = fragment().branch(
         lambda s: "x", {"x": fragment().loop(lambda s: True, fragment().then(fail), name="l")}, name="b"
     )
     inner = fragment().then(deep, name="deep").on_error(telling())
     flow: Flow = FlowBuilder("flow").then(inner, name="inner").on_error(fragment().then(do))
-    assert (await stage.run(flow)).state == {"told": [("inner/@error/tell", "inner/deep/b/x/l[0]/fail", "ValueError")]}
+    assert (await quick.run(flow)).state == {"told": [("inner/@error/tell", "inner/deep/b/x/l[0]/fail", "ValueError")]}
 
 
-async def test_what_a_body_did_is_undone_before_its_on_error(stage: Stage) -> None:
+async def test_what_a_body_did_is_undone_before_its_on_error(quick: Stage) -> None:
     """In reverse, and only its own steps: what came before it stays done."""
     inner = (
         fragment()
@@ -103,7 +108,7 @@ async def test_what_a_body_did_is_undone_before_its_on_error(stage: Stage) -> No
         .on_error(telling())
     )
     flow: Flow = FlowBuilder("flow").then(do, name="before", compensate=undo).then(inner, name="inner")
-    result = await stage.run(flow)
+    result = await quick.run(flow)
     assert result.state["done"] == ["before", "inner/a", "inner/b", "inner/b/@undo", "inner/a/@undo"]
     assert len(result.state["told"]) == 1
 
@@ -123,11 +128,11 @@ async def test_a_later_failure_undoes_what_is_still_done(stage: Stage) -> None:
     assert log == ["inner/a/@undo", "inner/@error/b/@undo", "c/@undo"]
 
 
-async def test_an_on_error_body_may_fail_itself(stage: Stage) -> None:
+async def test_an_on_error_body_may_fail_itself(quick: Stage) -> None:
     """That is the failure of the body, and the matter of the next one around it, which undoes what is left."""
     inner = fragment().then(fail).on_error(fragment().then(do, name="half", compensate=undo).then(fail, name="worse"))
     flow: Flow = FlowBuilder("flow").then(inner, name="inner").on_error(telling())
-    result = await stage.run(flow)
+    result = await quick.run(flow)
     assert result.state == {
         "done": ["inner/@error/half", "inner/@error/half/@undo"],
         "told": [("@error/tell", "inner/@error/worse", "ValueError")],
@@ -152,7 +157,7 @@ async def test_where_the_outermost_on_error_fails_the_run_has_failed_and_goes_on
     assert (await stage.run(flow)).state == {"done": ["do", "@error/first"]}
 
 
-async def test_each_iteration_and_item_has_a_failure_of_its_own(stage: Stage) -> None:
+async def test_each_iteration_and_item_has_a_failure_of_its_own(quick: Stage) -> None:
     """One that failed and was handled does not end the loop, nor the batch; nor does it touch the next one."""
 
     def odd(state: State, ctx: Ctx) -> None:
@@ -167,7 +172,7 @@ async def test_each_iteration_and_item_has_a_failure_of_its_own(stage: Stage) ->
         .loop(lambda s, ctx: ctx.index < 3, body, name="poll")
         .batch(lambda s: "ab", body, name="lanes", concurrency=2)
     )
-    state = (await stage.run(flow)).state
+    state = (await quick.run(flow)).state
     assert state["well"] == ["items[0]/odd", "items[2]/odd", "poll[0]/odd", "poll[2]/odd", "lanes[0]/odd"]
     assert [step for _, step, _ in state["told"]] == ["items[1]/odd", "poll[1]/odd", "lanes[1]/odd"]
 
@@ -187,26 +192,26 @@ async def test_the_failure_of_a_lane_is_handled_in_the_lane(stage: Stage) -> Non
     }
 
 
-async def test_the_failure_of_lanes_leads_to_the_on_error_around_them(stage: Stage) -> None:
+async def test_the_failure_of_lanes_leads_to_the_on_error_around_them(quick: Stage) -> None:
     """It sees the state as it was before the lanes; what these had done is undone."""
     log: list[str] = []
     lane = fragment().then(do, name="a", compensate=lambda s, ctx: log.append(ctx.step)).then(fail)
     flow: Flow = FlowBuilder("flow").then(do).parallel([lane]).on_error(telling())
-    assert (await stage.run(flow)).state == {
+    assert (await quick.run(flow)).state == {
         "done": ["do"],
         "told": [("@error/tell", "parallel[0]/fail", "ValueError")],
     }
     assert log == ["parallel[0]/a/@undo"]
 
 
-async def test_a_lane_that_takes_too_long_leads_there_too(stage: Stage) -> None:
+async def test_a_lane_that_takes_too_long_leads_there_too(quick: Stage) -> None:
     """As a failure of the lane with TimeoutError."""
 
     async def for_ever(state: State) -> None:
         await anyio.sleep_forever()
 
     flow: Flow = FlowBuilder("flow").parallel([for_ever], timeout=0.001).on_error(telling())
-    assert (await stage.run(flow)).state == {"told": [("@error/tell", "parallel[0]", "TimeoutError")]}
+    assert (await quick.run(flow)).state == {"told": [("@error/tell", "parallel[0]", "TimeoutError")]}
 
 
 @pytest.mark.parametrize("how", ["before", "after"])
@@ -257,14 +262,14 @@ async def test_an_on_error_may_jump_to_try_its_flow_again(stage: Stage) -> None:
     assert [step for _, step, _ in state["told"]] == ["s/third_time", "s~1/third_time"]
 
 
-async def test_what_was_undone_before_a_jump_is_done_and_undone_anew(stage: Stage) -> None:
+async def test_what_was_undone_before_a_jump_is_done_and_undone_anew(quick: Stage) -> None:
     """A second try that fails as well undoes what it has done, and not what the first one had."""
 
     def again_once(state: State, ctx: Ctx) -> str | None:
         return "#again" if len(state["done"]) < 3 else None
 
     flow: Flow = FlowBuilder("flow").anchor("again").then(do, name="a", compensate=undo).then(fail)
-    state = (await stage.run(flow.on_error(fragment().then(again_once)))).state
+    state = (await quick.run(flow.on_error(fragment().then(again_once)))).state
     assert state["done"] == ["a", "a/@undo", "a~1", "a~1/@undo"]
 
 
@@ -289,11 +294,11 @@ async def test_a_jump_out_of_an_on_error_survives_a_crash(how: Any) -> None:
     assert at == 9
 
 
-async def test_a_jump_out_of_the_on_error_of_a_lane_is_refused(stage: Stage) -> None:
+async def test_a_jump_out_of_the_on_error_of_a_lane_is_refused(quick: Stage) -> None:
     """As any jump out of a lane is."""
     lane = fragment().then(fail).on_error(fragment().then(lambda s: "#top", name="jump"))
     with pytest.raises(UnknownAnchor):
-        await stage.run(FlowBuilder[State]("flow").anchor("top").parallel([lane]))
+        await quick.run(FlowBuilder[State]("flow").anchor("top").parallel([lane]))
 
 
 # While it is built ----------------------------------------------------------------------------------------------------

@@ -27,6 +27,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(request.param, tmp_path)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Stage:
+    return Stage("memory", tmp_path)
+
+
 class Calls:
     """Counts what was called, by name."""
 
@@ -111,7 +116,7 @@ async def test_a_question_does_not_lose_the_results(stage: Stage) -> None:
     assert (await stage.resume(flow, answer=1)).state == {"a": "a 1", "answer": 1, "b": "b 2"}
 
 
-async def test_an_error_is_not_kept(stage: Stage) -> None:
+async def test_an_error_is_not_kept(quick: Stage) -> None:
     """It reaches the step as it is, and the next time the function is called again."""
     tries: list[int] = []
 
@@ -129,12 +134,12 @@ async def test_an_error_is_not_kept(stage: Stage) -> None:
 
     flow: Flow = FlowBuilder("flow").then(step)
     with pytest.raises(FlowError) as caught:
-        await stage.run(flow)
+        await quick.run(flow)
     assert isinstance(caught.value.cause, KeyError)
-    assert (await stage.run(flow)).state == {"a": "well"}
+    assert (await quick.run(flow)).state == {"a": "well"}
 
 
-async def test_one_name_is_one_result(stage: Stage) -> None:
+async def test_one_name_is_one_result(quick: Stage) -> None:
     """Asked for twice in a step it is called once; in another step, or the next iteration, it is another result."""
     calls = Calls()
 
@@ -144,7 +149,7 @@ async def test_one_name_is_one_result(stage: Stage) -> None:
 
     flow: Flow = FlowBuilder("flow").loop(lambda s, ctx: ctx.index < 2, fragment().then(twice), name="l")
     flow = flow.then(twice, name="more")
-    assert (await stage.run(flow)).state == {"got": ["a 1", "a 1", "a 2", "a 2", "a 3", "a 3"]}
+    assert (await quick.run(flow)).state == {"got": ["a 1", "a 1", "a 2", "a 2", "a 3", "a 3"]}
     assert calls.names == ["a", "a", "a"]
 
 
@@ -196,7 +201,7 @@ RESULTS = [
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=repr)
-async def test_a_result_comes_back_as_it_was(result: object, stage: Stage) -> None:
+async def test_a_result_comes_back_as_it_was(result: object, quick: Stage) -> None:
     """Of the same type and value, before the crash and after it."""
     seen: list[object] = []
 
@@ -210,8 +215,8 @@ async def test_a_result_comes_back_as_it_was(result: object, stage: Stage) -> No
 
     flow: Flow = FlowBuilder("flow").then(step)
     with pytest.raises(Crash):
-        await stage.run(flow)
-    await stage.run(flow)
+        await quick.run(flow)
+    await quick.run(flow)
     assert seen == [result, result]
     assert [type(each) for each in seen] == [type(result)] * 2
 
@@ -236,7 +241,7 @@ async def test_a_result_may_be_of_a_type_that_the_state_names(result: object, st
     assert seen == [result, result]
 
 
-async def test_a_result_is_the_same_before_a_crash_as_after_it(stage: Stage) -> None:
+async def test_a_result_is_the_same_before_a_crash_as_after_it(quick: Stage) -> None:
     """It is no object that is shared: what the step does with it does not change what is kept."""
     calls: list[int] = []
 
@@ -249,11 +254,11 @@ async def test_a_result_is_the_same_before_a_crash_as_after_it(stage: Stage) -> 
             (await ctx.once("x", give)).append(2)
         state["x"] = await ctx.once("x", give)
 
-    assert (await stage.run(FlowBuilder[State]("flow").then(step))).state == {"x": [1]}
+    assert (await quick.run(FlowBuilder[State]("flow").then(step))).state == {"x": [1]}
     assert calls == [1]
 
 
-async def test_a_result_that_cannot_be_kept_fails_the_step(stage: Stage) -> None:
+async def test_a_result_that_cannot_be_kept_fails_the_step(quick: Stage) -> None:
     """StateNotSerializable, at the call: it is not found out after the next crash."""
 
     async def give() -> object:
@@ -263,7 +268,7 @@ async def test_a_result_that_cannot_be_kept_fails_the_step(stage: Stage) -> None
         await ctx.once("x", give)
 
     with pytest.raises(FlowError) as caught:
-        await stage.run(FlowBuilder[State]("flow").then(step))
+        await quick.run(FlowBuilder[State]("flow").then(step))
     assert isinstance(caught.value.cause, StateNotSerializable)
 
 
@@ -278,7 +283,7 @@ async def test_results_are_forgotten_with_their_step(stage: Stage) -> None:
     assert resolved(last.id, chain) == {}
 
 
-async def test_a_condition_that_asks_once_asks_in_each_iteration(stage: Stage) -> None:
+async def test_a_condition_that_asks_once_asks_in_each_iteration(quick: Stage) -> None:
     """`once` holds for one asking of the condition, and not for the whole loop."""
     calls: list[int] = []
 
@@ -290,7 +295,7 @@ async def test_a_condition_that_asks_once_asks_in_each_iteration(stage: Stage) -
         return await ctx.once("poll", poll) < 4
 
     async with asyncio.timeout(5):  # a loop without end, where this is broken
-        await stage.run(FlowBuilder[State]("flow").loop(more, fragment().then(lambda s: None, name="x")))
+        await quick.run(FlowBuilder[State]("flow").loop(more, fragment().then(lambda s: None, name="x")))
     assert len(calls) == 4
 
 

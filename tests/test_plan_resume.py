@@ -152,7 +152,7 @@ async def test_a_step_in_doubt_is_named(stage: Stage) -> None:
     assert plan.asks == ("all[0]/pay",)
 
 
-async def test_a_doubt_that_verify_settles_asks_nobody(stage: Stage) -> None:
+async def test_a_doubt_that_verify_settles_asks_nobody(quick: Stage) -> None:
     """It is in doubt all the same."""
 
     def pay(state: State) -> None:
@@ -160,17 +160,17 @@ async def test_a_doubt_that_verify_settles_asks_nobody(stage: Stage) -> None:
 
     flow: Flow = FlowBuilder("flow").then(pay, delivery="at_most_once", verify=lambda s: True)
     with pytest.raises(Crash):
-        await stage.run(flow)
-    plan = await stage.plan(flow)
+        await quick.run(flow)
+    plan = await quick.plan(flow)
     assert (plan.in_doubt, plan.asks, plan.waits) == (("pay",), (), ())
 
 
-async def test_a_failed_run_goes_on_at_the_step_that_failed(stage: Stage) -> None:
+async def test_a_failed_run_goes_on_at_the_step_that_failed(quick: Stage) -> None:
     """The same step is done again, for its reason may be gone."""
     flow = steps("a").then(fragment().then(do, name="b").then(fail), name="s")
     with pytest.raises(FlowError):
-        await stage.run(flow)
-    plan = await stage.plan(flow)
+        await quick.run(flow)
+    plan = await quick.plan(flow)
     assert (plan.status, plan.skipped, plan.again) == ("failed", ("a", "s/b"), ("s/fail",))
 
 
@@ -290,9 +290,9 @@ async def test_the_mark_tells_why_a_run_stands_where_it_does(kind: str, status: 
     assert getattr(plan.progress, kind) == frozenset({"end"})
 
 
-async def test_an_unknown_run_has_no_plan(stage: Stage) -> None:
+async def test_an_unknown_run_has_no_plan(quick: Stage) -> None:
     """UnknownRun, and StoreNeeded without a store."""
     with pytest.raises(UnknownRun):
-        await stage.plan(steps("a"))
+        await quick.plan(steps("a"))
     with pytest.raises(StoreNeeded):
         await steps("a").plan_resume("r")

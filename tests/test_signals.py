@@ -71,13 +71,13 @@ async def test_run_goes_on_with_a_waiting_run_as_resume_does(stage: Stage) -> No
     assert (await stage.run(flow)).state == {"paid": 1}
 
 
-async def test_a_signal_without_a_key_for_it_only_lets_the_run_go_on(stage: Stage) -> None:
+async def test_a_signal_without_a_key_for_it_only_lets_the_run_go_on(quick: Stage) -> None:
     """Without into= the payload is dropped; None is a payload as any other."""
     flow = FlowBuilder("order").wait_for("go").wait_for("paid", into="paid")
-    await stage.run(flow)
-    await stage.signal(flow, "go", "dropped")
-    await stage.signal(flow, "paid")
-    assert (await stage.resume(flow)).state == {"paid": None}
+    await quick.run(flow)
+    await quick.signal(flow, "go", "dropped")
+    await quick.signal(flow, "paid")
+    assert (await quick.resume(flow)).state == {"paid": None}
 
 
 async def test_a_signal_that_came_early_is_kept(stage: Stage) -> None:
@@ -108,35 +108,35 @@ async def test_signals_are_used_in_their_order_and_once_each(stage: Stage) -> No
     assert (await stage.resume(flow)).state == {"paid 0": "a", "paid 1": "b", "paid 2": "c", "other": "x"}
 
 
-async def test_a_loop_takes_one_signal_in_each_iteration(stage: Stage) -> None:
+async def test_a_loop_takes_one_signal_in_each_iteration(quick: Stage) -> None:
     """Each comes in its order; when there is none left, the run waits in that iteration."""
 
     def add(state: State) -> None:
         state["seen"] = [*state.get("seen", []), state.pop("paid")]
 
     body = fragment().wait_for("paid", into="paid").then(add)
-    flow: Flow = FlowBuilder("order").loop(lambda s: len(s.get("seen", [])) < 3, body, name="each")
-    await stage.run(flow)
+    flow = FlowBuilder[State]("order").loop(lambda s: len(s.get("seen", [])) < 3, body, name="each")
+    await quick.run(flow)
     for payload in (1, 2):
-        await stage.signal(flow, "paid", payload)
-    result = await stage.resume(flow)
+        await quick.signal(flow, "paid", payload)
+    result = await quick.resume(flow)
     assert [wait.step for wait in result.waits] == ["each[2]/paid"]
-    await stage.signal(flow, "paid", 3)
-    assert (await stage.resume(flow)).state == {"seen": [1, 2, 3]}
+    await quick.signal(flow, "paid", 3)
+    assert (await quick.resume(flow)).state == {"seen": [1, 2, 3]}
 
 
-async def test_lanes_that_wait_for_one_name_share_its_signals(stage: Stage) -> None:
+async def test_lanes_that_wait_for_one_name_share_its_signals(quick: Stage) -> None:
     """Each signal goes to one lane, and stays there over restarts."""
     lanes = [fragment().wait_for("paid", into=key, name="paid") for key in "abc"]
     flow: Flow = FlowBuilder("order").parallel(lanes)
-    result = await stage.run(flow)
+    result = await quick.run(flow)
     assert [wait.step for wait in result.waits] == [f"parallel[{number}]/paid" for number in range(3)]
     for payload in (1, 2):
-        await stage.signal(flow, "paid", payload)
-    result = await stage.resume(flow)
+        await quick.signal(flow, "paid", payload)
+    result = await quick.resume(flow)
     assert len(result.waits) == 1
-    await stage.signal(flow, "paid", 3)
-    state = (await stage.resume(flow)).state
+    await quick.signal(flow, "paid", 3)
+    state = (await quick.resume(flow)).state
     assert sorted(state) == ["a", "b", "c"]
     assert sorted(state.values()) == [1, 2, 3]
 
@@ -157,12 +157,12 @@ async def test_a_waiting_lane_does_not_hold_up_the_others(stage: Stage) -> None:
     assert done == ["work"]
 
 
-async def test_a_batch_of_waiting_items_gives_its_lanes_free(stage: Stage) -> None:
+async def test_a_batch_of_waiting_items_gives_its_lanes_free(quick: Stage) -> None:
     """More items than lanes: those that wait do not keep the rest from beginning."""
     flow: Flow = FlowBuilder("order").batch(
         lambda s: [0, 1, 2, 3], fragment().wait_for("paid"), name="all", concurrency=2
     )
-    assert len((await stage.run(flow)).waits) == 4
+    assert len((await quick.run(flow)).waits) == 4
 
 
 async def test_a_forked_run_has_signals_of_its_own(stage: Stage) -> None:
@@ -244,13 +244,13 @@ async def test_a_signal_that_does_not_come_in_time_fails_the_step(stage: Stage) 
     assert await stage.status() == "failed"
 
 
-async def test_a_time_limit_may_be_a_function_of_the_state(stage: Stage) -> None:
+async def test_a_time_limit_may_be_a_function_of_the_state(quick: Stage) -> None:
     """It is asked when the step is reached; the error tells the seconds that it gave."""
     flow = waiting(timeout=lambda state: state["limit"])
-    await stage.run(flow, {"limit": 30})
-    stage.world.move(30)
+    await quick.run(flow, {"limit": 30})
+    quick.world.move(30)
     with pytest.raises(FlowError) as caught:
-        await stage.resume(flow)
+        await quick.resume(flow)
     assert isinstance(caught.value.cause, SignalTimeout)
     assert caught.value.cause.seconds == 30
 
@@ -301,14 +301,14 @@ async def test_a_wait_that_failed_can_go_on_when_the_run_is_run_again(stage: Sta
 
 @pytest.mark.parametrize("at", [2, 3])
 @pytest.mark.parametrize("how", ["before", "after"])
-async def test_a_crash_around_the_fallback_does_not_begin_the_time_anew(stage: Stage, at: int, how: Any) -> None:
+async def test_a_crash_around_the_fallback_does_not_begin_the_time_anew(quick: Stage, at: int, how: Any) -> None:
     """Wherever the process dies, the time that is over stays over, and the signal that is too late too late."""
     flow = waiting(timeout=60, fallback=lambda s: s.update(paid="late"))
-    await stage.run(flow)
-    stage.world.move(61)
-    await stage.signal(flow, "paid", 1)
-    assert await stage.crash(flow, at, how)
-    assert (await stage.run(flow)).state == {"paid": "late"}
+    await quick.run(flow)
+    quick.world.move(61)
+    await quick.signal(flow, "paid", 1)
+    assert await quick.crash(flow, at, how)
+    assert (await quick.run(flow)).state == {"paid": "late"}
 
 
 async def test_a_lane_whose_fallback_was_interrupted_keeps_its_deadline(stage: Stage) -> None:
@@ -383,13 +383,13 @@ ACCEPTED: list[tuple[Any, object, object]] = [
 
 @pytest.mark.parametrize(("schema", "payload", "expected"), ACCEPTED)
 async def test_a_payload_comes_as_its_schema_has_it(
-    schema: Any, payload: object, expected: object, stage: Stage
+    schema: Any, payload: object, expected: object, quick: Stage
 ) -> None:
     """Of its type, with its value; sent as an object of it, or as the plain data it is made of."""
     flow = waiting(schema=schema)
-    await stage.run(flow)
-    await stage.signal(flow, "paid", payload)
-    state = (await stage.resume(flow)).state
+    await quick.run(flow)
+    await quick.signal(flow, "paid", payload)
+    state = (await quick.resume(flow)).state
     assert state == {"paid": expected}
     assert type(state["paid"]) is type(expected)
 
@@ -483,18 +483,18 @@ async def test_a_signal_to_an_unknown_run_is_refused(stage: Stage) -> None:
         await stage.signal(waiting(), "paid", 1)
 
 
-async def test_a_signal_that_no_step_waits_for_is_refused(stage: Stage) -> None:
+async def test_a_signal_that_no_step_waits_for_is_refused(quick: Stage) -> None:
     """A name that is misspelt is told to whoever sends it."""
-    await stage.run(waiting())
+    await quick.run(waiting())
     with pytest.raises(BadSignal, match=r"'piad'.*no signal of this name"):
-        await stage.signal(waiting(), "piad", 1)
+        await quick.signal(waiting(), "piad", 1)
 
 
-async def test_a_signal_to_a_run_of_another_flow_is_refused(stage: Stage) -> None:
+async def test_a_signal_to_a_run_of_another_flow_is_refused(quick: Stage) -> None:
     """As running it with this flow would be."""
-    await stage.run(waiting())
+    await quick.run(waiting())
     with pytest.raises(ForeignRun):
-        await stage.signal(FlowBuilder("other").wait_for("paid"), "paid", 1)
+        await quick.signal(FlowBuilder("other").wait_for("paid"), "paid", 1)
 
 
 async def test_a_wait_inside_any_body_can_be_signalled(quick: Stage) -> None:

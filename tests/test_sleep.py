@@ -19,6 +19,11 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(request.param, tmp_path)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Stage:
+    return Stage("memory", tmp_path)
+
+
 def woken(state: State) -> None:
     state["woken"] = state.get("woken", 0) + 1
 
@@ -93,49 +98,50 @@ async def test_a_deadline_survives_a_crash_wherever_it_was_stored(stage: Stage, 
     assert result.waits[0].until == START + (100_000 if reached else 160_000)
 
 
-async def test_a_time_that_has_passed_already_is_not_waited_for(stage: Stage) -> None:
+async def test_a_time_that_has_passed_already_is_not_waited_for(quick: Stage) -> None:
     """Neither no seconds, nor a moment of the past, put the run down."""
     flow = FlowBuilder("nap").sleep(0).sleep(datetime(2001, 1, 1, tzinfo=UTC), name="past").then(woken)
-    result = await stage.run(flow)
+    result = await quick.run(flow)
     assert (result.status, result.state) == ("completed", {"woken": 1})
 
 
-async def test_each_iteration_and_each_visit_sleeps_a_time_of_its_own(stage: Stage) -> None:
+async def test_each_iteration_and_each_visit_sleeps_a_time_of_its_own(quick: Stage) -> None:
     """A loop that sleeps has one deadline for each iteration; so has a step that a jump leads to again."""
 
     def again(state: State) -> str | None:
         return "#top" if state["woken"] < 4 else None
 
     body = fragment().sleep(10).then(woken)
-    flow = FlowBuilder("nap").anchor("top").loop(lambda s: s.get("woken", 0) % 2 < 1, body, name="poll").sleep(5)
+    flow = FlowBuilder[State]("nap").anchor("top").loop(lambda s: s.get("woken", 0) % 2 < 1, body, name="poll").sleep(5)
     flow = flow.then(woken, name="twice").then(again)
-    result, steps = await stage.run(flow), list[tuple[str, int]]()
+    result, steps = await quick.run(flow), list[tuple[str, int]]()
     while result.status == "waiting":
         (wait,) = result.waits
         assert wait.until is not None
-        steps.append((wait.step, (wait.until - stage.world.now()) // 1000))
-        stage.world.move(wait.until / 1000 - stage.world.now() / 1000)
-        result = await stage.resume(flow)
+        steps.append((wait.step, (wait.until - quick.world.now()) // 1000))
+        quick.world.move(wait.until / 1000 - quick.world.now() / 1000)
+        result = await quick.resume(flow)
     assert steps == [("poll[0]/sleep", 10), ("sleep", 5), ("poll~1[0]/sleep", 10), ("sleep~1", 5)]
     assert result.state == {"woken": 4}
 
 
-async def test_lanes_sleep_side_by_side(stage: Stage) -> None:
+async def test_lanes_sleep_side_by_side(quick: Stage) -> None:
     """Each lane has a deadline of its own; the one that is over goes on, and what the others wait for is told."""
 
     def mark(key: str) -> Flow:
-        return fragment().sleep(lambda s: s[key], name="nap").then(lambda s: s.update({key: 0}), name="mark")
+        flow: Flow = fragment()
+        return flow.sleep(lambda s: s[key], name="nap").then(lambda s: s.update({key: 0}), name="mark")
 
     flow = FlowBuilder("nap").parallel([mark("short"), mark("long")])
-    result = await stage.run(flow, {"short": 10, "long": 30})
+    result = await quick.run(flow, {"short": 10, "long": 30})
     waits = {wait.step: wait.until for wait in result.waits}
     assert waits == {"parallel[0]/nap": START + 10_000, "parallel[1]/nap": START + 30_000}
-    stage.world.move(10)
-    result = await stage.resume(flow)
+    quick.world.move(10)
+    result = await quick.resume(flow)
     assert [wait.step for wait in result.waits] == ["parallel[1]/nap"]
     assert result.state == {"short": 10, "long": 30}
-    stage.world.move(20)
-    assert (await stage.resume(flow)).state == {"short": 0, "long": 0}
+    quick.world.move(20)
+    assert (await quick.resume(flow)).state == {"short": 0, "long": 0}
 
 
 async def test_without_a_store_the_run_sleeps_in_place(tmp_path: Path) -> None:
@@ -166,17 +172,17 @@ async def test_a_time_that_makes_no_sense_is_refused(until: Any, tmp_path: Path)
     assert caught.value.step == "sleep"
 
 
-async def test_a_function_that_fails_is_the_failure_of_the_step(stage: Stage) -> None:
+async def test_a_function_that_fails_is_the_failure_of_the_step(quick: Stage) -> None:
     """The run can go on at the sleep, once the function works."""
 
     def broken(state: State) -> float:
         raise ZeroDivisionError
 
     with pytest.raises(FlowError) as caught:
-        await stage.run(napping(broken))
+        await quick.run(napping(broken))
     assert (caught.value.step, type(caught.value.cause)) == ("sleep", ZeroDivisionError)
-    assert await stage.status() == "failed"
-    assert (await stage.run(napping(0))).status == "completed"
+    assert await quick.status() == "failed"
+    assert (await quick.run(napping(0))).status == "completed"
 
 
 async def test_a_forked_sleep_has_a_deadline_of_its_own(stage: Stage) -> None:

@@ -43,7 +43,7 @@ async def ask(state: State, ctx: Context[Ledger]) -> None:
 
 def waiting() -> FlowBuilder[State]:
     """Takes signals one by one in a loop, beside a lane that asks; then both are merged."""
-    signals = fragment().loop(
+    signals = FlowBuilder[State]("signals").loop(
         lambda state: len(state.get("taken", [])) < SIGNALS,
         fragment().wait_for("paid", into="paid").then(take),
         name="all",
