@@ -1,9 +1,12 @@
 """Giving a run the answer that it waits for."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from flowneer_async.errors import NotWaiting
+from flowneer_async.finding import node_at
 from flowneer_async.memory import Memory
+from flowneer_async.steps import Body, Task
 
 
 class _NoAnswer:
@@ -22,14 +25,14 @@ class Answer:
     value: object
     at: str | None
 
-    def give(self, run_id: str, memory: Memory) -> str | None:
+    def give(self, run_id: str, memory: Memory, body: Body[Any]) -> str | None:
         """Put it where the step looks for it, and give that step's path; None where there is no answer to give.
 
         Raises NotWaiting, StateNotSerializable.
         """
         if self.value is NO_ANSWER:
             return None
-        asking = open_questions(memory)
+        asking = open_questions(memory, body)
         paths = [path for path in asking if self.at in (None, path)]
         if len(paths) != 1:
             raise NotWaiting(run_id, self.at, tuple(asking))
@@ -37,7 +40,7 @@ class Answer:
         return paths[0]
 
 
-def open_questions(memory: Memory) -> dict[str, str]:
+def open_questions(memory: Memory, body: Body[Any]) -> dict[str, str]:
     """The steps that wait for an answer, and the kind of fact that it is to be."""
     found: dict[str, str] = {}
     for path in memory.paths:
@@ -46,5 +49,7 @@ def open_questions(memory: Memory) -> dict[str, str]:
         if asked:
             found[path] = f"answer{asked[0]}"
         elif "begun" in facts and "settled" not in facts:
-            found[path] = "settled"
+            node = node_at(body, path)
+            if isinstance(node, Task) and node.verify is None:
+                found[path] = "settled"
     return found

@@ -1,15 +1,16 @@
 """One step: called as often as its options allow, and taken for done, undone or in doubt."""
 
-from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Any, cast
 
 import anyio
 
 from flowneer_async.defining import check_option
+from flowneer_async.differ import Mirror
 from flowneer_async.errors import FlowError
 from flowneer_async.events import StepRetried, StepStarted, Waiting
-from flowneer_async.line import Line, Place, Suspended, Trail
+from flowneer_async.line import Line
+from flowneer_async.place import Place, Suspended, Trail
 from flowneer_async.policy import wait_after
 from flowneer_async.steps import Call, Next, Task
 from flowneer_async.undoing import done_for_undo
@@ -35,27 +36,17 @@ async def _observed(line: Line, node: Task[Any], place: Place, path: str) -> obj
     """The step between those who are told of it; its fallback where it fails."""
     before = line.before() if node.fallback is not None else None
     try:
-        await _told(line, node, place, path, "before_step")
+        await line.tell("before_step", node, place, path)
         returned = await _delivered(line, node, place, path)
-        await _told(line, node, place, path, "after_step")
+        await line.tell("after_step", node, place, path)
     except FlowError as error:
-        if line.core.around is not None:
-            await line.tell("on_error", node, place, path, error.cause)
+        await line.tell("on_error", node, place, path, error.cause)
         if node.fallback is None or before is None:
             raise
         before.restore(line.shape, line.state)
         return await line.ask(node.fallback, place, f"{path}/@fallback")
     else:
         return returned
-
-
-async def _told(line: Line, node: Task[Any], place: Place, path: str, kind: str) -> None:
-    if line.core.around is None:
-        return
-    try:
-        await line.tell(kind, node, place, path)
-    except Exception as cause:
-        raise FlowError(path, line.core.run_id, cause, 1) from cause
 
 
 async def _delivered(line: Line, node: Task[Any], place: Place, path: str) -> object:
@@ -106,25 +97,23 @@ async def _attempts(line: Line, node: Task[Any], place: Place, path: str) -> obj
 
 async def _wrapped(line: Line, node: Task[Any], place: Place, path: str, attempt: int, timeout: float | None) -> object:
     """One attempt, within the middleware; the limit of time is the step's alone."""
+    around, call = line.core.around, Call(node.call, node.wants_context)
+    wraps = around is not None and around.has("wrap_step", node.name)
+    before: Mirror | None = None
 
     async def proceed() -> Next:
+        nonlocal before
+        if before is not None:  # a middleware that proceeds again tries again, from the state that was before
+            before.restore(line.shape, line.state)
+        elif wraps:
+            before = line.mirror()
         with nullcontext() if timeout is None else anyio.fail_after(timeout):
-            return cast(Next, await _called(line, node, place, path, attempt))
+            return cast(Next, await line.call(call, place, path, attempt))
 
-    around = line.core.around
-    if around is None:
+    if around is None or not wraps:
         return await proceed()
     line.is_clean = False
     return await around.wrap("wrap_step", node.name, proceed, line.state, line.context(place, path, attempt))
-
-
-async def _called(line: Line, node: Task[Any], place: Place, path: str, attempt: int) -> object:
-    call = Call(node.call, node.wants_context)
-    if not node.streams:
-        return await line.call(call, place, path, attempt)
-    async for value in cast(AsyncIterator[object], await line.call(call, place, path, attempt)):
-        await line.emit(path, value)
-    return None
 
 
 def _options(line: Line, node: Task[Any], path: str) -> tuple[Any, Any, Any]:

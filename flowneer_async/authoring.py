@@ -200,7 +200,7 @@ class Authoring(Generic[S]):
         node: Batch[S] = Batch(
             chosen,
             quoted(chosen),
-            new_call(flow, items),
+            new_call(flow, items, may_yield=True),
             self._body(body),
             concurrency,
             max_failures,

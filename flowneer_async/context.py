@@ -56,7 +56,8 @@ class Context(Generic[D_co]):
 
     `step` is the step's path in the flow, `attempt` counts from 1. `deps` are the live objects (clients, sessions)
     that were passed to `run(…, deps=…)`; they are never stored. In a batch `item` is the item, and `index` its number;
-    in a loop `index` is that of the iteration; elsewhere it is 0. In an `on_error` body `failure` names the step that failed.
+    in a loop `index` is that of the iteration; elsewhere it is 0. In an `on_error` body, and for a `compensate`,
+    `failure` names the step that failed.
     """
 
     run_id: str

@@ -106,9 +106,9 @@ def _is_span(value: object) -> bool:
     return is_number(seconds) and seconds >= 0
 
 
-def new_call(flow: str, fn: object) -> Call:
+def new_call(flow: str, fn: object, *, may_yield: bool = False) -> Call:
     """A checked function of `(state)` or `(state, ctx)`, which gives an answer; raises BadStep."""
-    if isgeneratorfunction(fn) or isasyncgenfunction(fn):
+    if (isgeneratorfunction(fn) and not may_yield) or isasyncgenfunction(fn):
         raise BadStep(flow, fn, "it is a generator")
     return Call(_callable(flow, fn), _wants_context(flow, fn))
 

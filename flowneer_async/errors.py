@@ -23,6 +23,7 @@
     │   ├── StoreNeeded              a step that waits, in a run that no store keeps
     │   ├── FailedBefore             the cause of a FlowError, where the step failed before the run went on
     │   ├── Undone                   the run failed before, and what it had done was undone
+    │   ├── StepOver                 a task that a step has left behind asks something of the run
     │   ├── NotFinished              the result of a run that goes on was asked for
     │   ├── CircuitOpen              a step was not called, for it has failed too often in a row
     │   ├── StepLimitReached         a run would do more steps than it may
@@ -228,11 +229,22 @@ class StoreNeeded(RunError):
         self.step, self.run_id = step, run_id
 
 
+class StepOver(RunError):
+    """Step `step` of run `run_id` is over, and what it has left behind asks something of the run."""
+
+    def __init__(self, step: str, run_id: str) -> None:
+        super().__init__(
+            f"step {step!r} of run {run_id!r} is over: await what it has begun before it returns, "
+            "for nothing of it is stored any more"
+        )
+        self.step, self.run_id = step, run_id
+
+
 class NotFinished(RunError):
-    """The result of a streamed run was asked for before its last event was read."""
+    """A streamed run has no result: its events were not read to the end."""
 
     def __init__(self) -> None:
-        super().__init__("the run goes on: read its events to the end, and then ask for its result")
+        super().__init__("the run has no result yet, or was cancelled: read its events to the end, then ask for it")
 
 
 class FailedBefore(RunError):

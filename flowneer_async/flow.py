@@ -21,7 +21,7 @@ from flowneer_async.policy import World
 from flowneer_async.resuming import ResumePlan
 from flowneer_async.runner import Result, execute
 from flowneer_async.state import shape_of
-from flowneer_async.steps import S
+from flowneer_async.steps import S, Task
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
 from flowneer_async.stream import Events, streamed
 from flowneer_async.versions import Snapshot
@@ -80,6 +80,8 @@ class FlowBuilder(Authoring[S]):
         if durability != "sync" and full is None:
             raise BadOption("durability", durability, "a store of two methods saves each version as it is made")
         keeps = matcher(filter)
+        if entries is not None and any(isinstance(n, Task) and n.delivery == "at_most_once" for n in self._plan.nodes):
+            raise BadOption("delivery", "at_most_once", "a store of two methods cannot say that a step has begun")
         return self._with_plan(
             self._plan.checked,
             store=full,

@@ -98,6 +98,10 @@ class Around:
             proceed = _wrapped(middleware, proceed, state, context)
         return await proceed()
 
+    def has(self, kind: str, name: str) -> bool:
+        """Are there any of this kind for a step of this name?"""
+        return bool(self._of(kind, name))
+
     def _of(self, kind: str, name: str) -> tuple[Callable[..., Any], ...]:
         found = self._found.get((kind, name))
         if found is None:

@@ -20,6 +20,14 @@ from flowneer_async.versions import (
 )
 
 
+class Unsaved(BaseException):
+    """The store failed under the run: no step, and nothing around one, can catch it by mistake, or fail with it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Journal(Protocol):
     """What the runner needs of any kind."""
 
@@ -179,9 +187,12 @@ class ChainJournal:
         await self._keep(advance(self.before, self._shape, state, path), step_index, path, is_note=True)
 
     async def settle(self) -> None:
-        await self._append_pending()
-        if self.behind is not None:
-            await self.behind.drain()
+        try:
+            await self._append_pending()
+            if self.behind is not None:
+                await self.behind.drain()
+        except Exception as error:
+            raise Unsaved(error) from error
 
     async def flush(self) -> None:
         """Store all that is left, while nothing is saved beside the run."""
@@ -229,7 +240,10 @@ class ChainJournal:
         else:
             body = b""
         version = self._version(body, step_index, path)
-        await self._save(version)
+        try:
+            await self._save(version)
+        except Exception as error:
+            raise Unsaved(error) from error
         return version_id(version.run_id, version.seq)
 
     async def _append_pending(self) -> None:

@@ -22,7 +22,7 @@ def lanes_within(memory: Memory, where: str, kind: str) -> list[str]:
     """The paths of the lanes inside the body at `where` that have such facts, those inside of others after them."""
     prefix = f"{where}/" if where else ""
     found = [path for path in memory.paths if path.startswith(prefix) and path != where]
-    return sorted((path for path in found if any(each.startswith(kind) for each in memory.of(path))), key=_numbered)
+    return sorted((path for path in found if any(each.startswith(kind) for each in memory.of(path))), key=numbered)
 
 
 def lane_inside(line: Line, path: str) -> Line:
@@ -40,6 +40,6 @@ def overlaid(base: Mapping[str, bytes], facts: Mapping[str, bytes]) -> dict[str,
     return {key: text for key, text in {**base, **changed}.items() if text != GONE}
 
 
-def _numbered(path: str) -> list[Any]:
+def numbered(path: str) -> list[Any]:
     """What paths are sorted by, so that lane 10 comes after lane 9."""
     return [int(part) if part.isdigit() else part for part in path.replace("]", "[").split("[")]

@@ -1,7 +1,6 @@
 """Lanes: bodies that run side by side, each on a draft of the state, and are merged in the end."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, cast
 
 import anyio
@@ -10,14 +9,16 @@ from flowneer_async.behind import beside
 from flowneer_async.errors import FlowError, FlowneerError
 from flowneer_async.events import Waiting
 from flowneer_async.lane import open_lane
-from flowneer_async.line import Line, Place, Suspended, Trail
+from flowneer_async.line import Line
 from flowneer_async.merge import Changes, Merge, changes_of, merged
+from flowneer_async.place import Place, Suspended, Trail
 from flowneer_async.steps import Batch, Body, Parallel
 from flowneer_async.undoing import enter, error_type, fail, failed_before, hand_over, has_to_undo, undo_all
 
 
 async def parallel(line: Line, node: Parallel[Any], place: Place, path: str, trail: Trail) -> None:
     """Bodies side by side, one lane each."""
+    line.check_fits(path, len(trail) < 2 or (trail[0].index is not None and not line.core.memory.has(path, "items")))
     lanes = Lanes(line, node, place, path, [(body, None) for body in node.lanes])
     await lanes.run(range(len(node.lanes)), len(node.lanes))
     line.core.memory.forget(path)
@@ -40,15 +41,17 @@ async def each_alone(
         await line.mark(node, place, f"{path}[{number}]/@joined")
 
 
-async def items_of(line: Line, node: Batch[Any], place: Place, path: str) -> list[object]:
-    """The items of a batch, as they were when it began."""
+async def items_of(line: Line, node: Batch[Any], place: Place, path: str, trail: Trail) -> list[object]:
+    """The items of a batch, as they were when it began; so is the way in which it goes through them."""
     memory = line.core.memory
+    line.check_fits(path, memory.has(path, "items") or len(trail) < 2 or trail[1].name == "@items")
     if not memory.has(path, "items"):
         found = await line.ask(node.items, place, f"{path}/@items", path)
         try:
             memory.put(path, "items", list(cast(Any, found)), f"the items of {path!r}")
         except TypeError as cause:
             raise FlowError(path, line.core.run_id, cause, 1) from cause
+        memory.put(path, "mode", node.mode)
         await line.mark(node, place, f"{path}/@items")
     return cast(list[object], memory.get(path, "items"))
 
@@ -71,6 +74,8 @@ class Lanes:
         self._done: dict[int, Changes] = {}
         self._waits: dict[int, tuple[Waiting, ...]] = {}
         self._error: BaseException | None = None
+        self._cut: BaseException | None = None
+        self._giving_up = 0
 
     async def run(self, numbers: Sequence[int], concurrency: int) -> None:
         """Run these lanes, so many at a time, and merge them."""
@@ -83,6 +88,8 @@ class Lanes:
             journal.scatter()
         if self._error is not None:
             raise self._error
+        if self._cut is not None:  # a step was cancelled by itself, and nothing else was
+            raise self._cut
         if self._waits:
             raise Suspended(tuple(wait for number in sorted(self._waits) for wait in self._waits[number]))
         self._join(numbers)
@@ -100,7 +107,8 @@ class Lanes:
                 await self._finish(number)
             except Suspended as suspended:
                 self._waits[number] = suspended.waits
-            except anyio.get_cancelled_exc_class():
+            except anyio.get_cancelled_exc_class() as cut:
+                self._cut = self._cut or cut
                 raise
             except BaseException as error:
                 self._error = self._error or error
@@ -119,24 +127,36 @@ class Lanes:
         except FlowError as error:
             if not self._may_fail():
                 raise
+            self._giving_up += 1
             await self._give_up(lane, inner, error)
+            self._giving_up -= 1
 
     async def _run(self, number: int, lane: Line, inner: Place) -> None:
         facts = lane.core.memory.of(lane.path)
         if "error" in facts and inner.body.on_error is None:
             raise failed_before(lane)
-        trail = lane.trail(cast(str | None, lane.core.memory.get(lane.path, "at"))) if facts else ()
-        try:
-            with nullcontext() if self._node.timeout is None else anyio.fail_after(self._node.timeout):
-                await self._wrapped(lane, inner, trail)
-        except TimeoutError as cause:
-            raise FlowError(lane.path, lane.core.run_id, cause, 1) from cause
+        with anyio.move_on_after(self._node.timeout) as limit:
+            await self._wrapped(lane, inner)
+        if limit.cancelled_caught:
+            late = TimeoutError()
+            raise FlowError(lane.path, lane.core.run_id, late, 1) from late
         self._done[number] = changes_of(self._base.texts, lane.mirror().texts)
 
-    async def _wrapped(self, lane: Line, inner: Place, trail: Trail) -> None:
+    async def _wrapped(self, lane: Line, inner: Place) -> None:
+        tries = 0
+
+        async def proceed() -> None:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # a middleware that proceeds again goes on where the lane has failed
+                lane.restore()
+            facts = lane.core.memory.of(lane.path)
+            at = cast(str | None, lane.core.memory.get(lane.path, "at"))
+            await enter(lane, inner.body, inner, lane.trail(at) if facts else ())
+
         if isinstance(self._node, Batch):
             await lane.tell("on_loop_iteration", self._node, inner, lane.path)
-        await lane.wrap(self._node, inner, lambda: enter(lane, inner.body, inner, trail))
+        await lane.wrap(self._node, inner, proceed)
 
     def _inner(self, number: int, lane: Line) -> Place:
         body, item = self._lanes[number]
@@ -147,7 +167,8 @@ class Lanes:
     # In the end -------------------------------------------------------------------------------------------------------
 
     def _may_fail(self) -> bool:
-        return cast(int, self._line.core.memory.get(self._path, "failures") or 0) < self._max_failures
+        failures = cast(int, self._line.core.memory.get(self._path, "failures") or 0)
+        return failures + self._giving_up < self._max_failures
 
     async def _give_up(self, lane: Line, inner: Place, error: FlowError) -> None:
         """Undo what an item has done, and leave it out."""

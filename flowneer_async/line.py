@@ -1,57 +1,31 @@
 """One line of execution of a run: its main line, or a lane."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeAlias, cast
 
-from flowneer_async.context import Context
-from flowneer_async.cursor import Frame, decode
+from flowneer_async.asking import Asking, Watch
+from flowneer_async.context import Context, Port
+from flowneer_async.cursor import decode
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
-from flowneer_async.errors import FlowError, FlowneerError, StoreNeeded
-from flowneer_async.events import Chunk, Event, Failure, StepDone, Waiting
+from flowneer_async.errors import FlowChanged, FlowError, FlowneerError
+from flowneer_async.events import Chunk, StepDone
 from flowneer_async.hooks import Around
 from flowneer_async.journal import Journal, Kept
 from flowneer_async.look import SCALARS
 from flowneer_async.memory import Memory, written
+from flowneer_async.place import Place, Suspended, Trail, suspended_in
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.state import Shape
 from flowneer_async.steps import Body, Call, Node
 from flowneer_async.store import VersionStore
 
-Trail: TypeAlias = tuple[Frame, ...]
-"""The frames of a stored position that are still to be followed; empty where a body begins anew."""
-
 Walk: TypeAlias = Callable[["Line", Body[Any], "Place", Trail], Coroutine[Any, Any, None]]
-Watch: TypeAlias = Callable[[Event], Awaitable[None]]
-
-
-class Jumped(BaseException):
-    """A step has jumped to an anchor of a body around the one that it stands in."""
-
-    def __init__(self, place: "Place", number: int) -> None:
-        super().__init__()
-        self.place, self.number = place, number
-
-
-class Unsaved(BaseException):
-    """The store failed in the middle of a step: no step can catch it, or fail with it, by mistake."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class Suspended(BaseException):
-    """The run cannot go on before something has happened outside; no step can catch it by mistake."""
-
-    def __init__(self, waits: tuple[Waiting, ...]) -> None:
-        super().__init__(waits)
-        self.waits = waits
-        self.is_stored = False
-        """Its question is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,78 +50,53 @@ class Core:
         return self.plan.store
 
 
-class Place:
-    """A body that is being walked: where it stands, and how far the walk has come."""
-
-    __slots__ = ("at", "body", "failure", "index", "is_rescue", "item", "outer", "prefix", "round", "top")
-
-    def __init__(
-        self,
-        outer: "Place | None",
-        body: Body[Any],
-        prefix: str = "",
-        top: int | None = None,
-        item: object = None,
-        index: int = 0,
-        failure: Failure | None = None,
-    ) -> None:
-        self.outer, self.body, self.prefix, self.top = outer, body, prefix, top
-        """`top` is the number of the last step of the outermost body that is done; None if this is that body."""
-        self.item, self.index, self.failure = item, index, failure
-        self.at = self.round = 0
-        self.is_rescue = False
-        """It is the `on_error` of the body around it."""
-
-    def inside(self, body: Body[Any], prefix: str) -> "Place":
-        """A body inside the step that this one has come to."""
-        return Place(self, body, prefix, self.done, self.item, self.index, self.failure)
-
-    @property
-    def done(self) -> int:
-        """The number of the last step of the outermost body that is done before the step that this one has come to."""
-        return self.at - 1 if self.top is None else self.top
-
-    @property
-    def where(self) -> str:
-        """The path of the body."""
-        return self.prefix[:-1]
-
-
 class Line:
     """A state, and what is done to it step by step; `path` is that of the lane, empty for the main line."""
 
-    __slots__ = ("_asked", "_path", "_place", "core", "is_clean", "journal", "path", "shape", "state")
+    __slots__ = ("core", "is_clean", "journal", "path", "shape", "state")
 
     def __init__(self, core: Core, path: str, state: Any, shape: Shape, journal: Journal | None) -> None:
         self.core, self.path, self.state, self.shape, self.journal = core, path, state, shape, journal
-        # Where the last function called stands, the path of its facts, and how many questions it has asked so far.
-        self._place: Place | None = None
-        self._path = ""
-        self._asked = 0
         self.is_clean = True
         """The state is, for all that can be known, the one that the journal has."""
 
-    def context(self, place: Place, path: str, attempt: int = 1) -> Context[Any]:
-        """What the step at `path` is told."""
+    def context(self, place: Place, path: str, attempt: int = 1, port: Port | None = None) -> Context[Any]:
+        """What the step at `path` is told, and by which port it asks."""
         core, item = self.core, place.item
         if type(item) not in SCALARS:
             # Each step is told what was stored: what it does to its item, no other step sees.
             item = core.codec.load(core.codec.tagged_json(item, "$"))
-        return Context(core.run_id, path, attempt, core.deps, item, place.index, place.failure, self)
+        told = (core.run_id, path, attempt, core.deps, item, place.index, place.failure)
+        return Context(*told) if port is None else Context(*told, port)
 
     async def call(self, call: Call, place: Place, path: str, attempt: int = 1, shown: str | None = None) -> object:
         """What a function of the user's gives for the state as it is; its facts are kept under `path`."""
         self.is_clean = False
-        self._asked, self._place, self._path = 0, place, path
-        context = self.context(place, shown or path, attempt) if call.wants_context else None
-        returned = call.fn(self.state) if context is None else call.fn(self.state, context)
+        if not call.wants_context:
+            return await self._awaited(call.fn(self.state), path)
+        core = self.core
+        port = Asking(core.run_id, path, core.memory, core.watch, partial(self.note, place), core.store is not None)
         try:
-            return await cast(Awaitable[object], returned) if isawaitable(returned) else returned
+            return await self._awaited(call.fn(self.state, self.context(place, shown or path, attempt, port)), path)
         except BaseExceptionGroup as group:
             # A step may have asked in a task of its own.
-            for suspended in _suspended_in(group):
+            for suspended in suspended_in(group):
                 raise suspended from None
             raise
+        finally:
+            port.end()
+
+    async def _awaited(self, returned: object, path: str) -> object:
+        if isawaitable(returned):
+            return await cast(Awaitable[object], returned)
+        if not isinstance(returned, AsyncGenerator):
+            return returned
+        watch = self.core.watch
+        async with aclosing(cast(AsyncGenerator[object, None], returned)) as values:
+            async for value in values:
+                if watch is not None:
+                    await watch(Chunk(path, value))
+        return None
 
     async def ask(self, call: Call, place: Place, path: str, shown: str | None = None) -> object:
         """The same, for a function that is no step but belongs to one: `path` ends with what it is to it.
@@ -164,28 +113,25 @@ class Line:
         self.core.memory.forget(path)
         return answer
 
-    async def _note_once(self, path: str) -> None:
-        assert self._place is not None
-        try:
-            await self.note(self._place, path)
-        except Exception as error:
-            raise Unsaved(error) from error
-
     async def put_down(self, place: Place, suspended: Suspended) -> None:
         """The step begins anew when the run goes on: its changes are taken back, its question is kept."""
         self.restore()
         for wait in suspended.waits:
             if wait.kind == "answer" and not suspended.is_stored:
                 # Whoever asks was not interrupted by a crash, and is in no doubt.
-                self.core.memory.drop(self._path, "begun")
+                self.core.memory.drop(wait.step, "begun")
                 await self.note(place, f"{wait.step}/@ask")
                 suspended.is_stored = True
 
     async def tell(self, kind: str, node: Node[Any], place: Place, path: str, *more: object) -> None:
         """Tell the hooks of one kind."""
-        if self.core.around is not None:
-            self.is_clean = False
+        if self.core.around is None:
+            return
+        self.is_clean = False
+        try:
             await self.core.around.tell(kind, node.name, self.state, self.context(place, path), *more)
+        except Exception as cause:
+            raise FlowError(path, self.core.run_id, cause, 1) from cause
 
     async def record(self, node: Node[Any], place: Place, path: str, landing: tuple[int, str] | None = None) -> None:
         """Keep the state after the step at `path`, and, after a jump, the anchor where it has landed."""
@@ -231,10 +177,16 @@ class Line:
         context = self.context(place, self.path)
         try:
             await around.wrap("wrap_parallel_fn", node.name, proceed, self.state, context)
+            self.is_clean = False
         except (FlowneerError, TimeoutError):
             raise
         except Exception as cause:
             raise FlowError(self.path, self.core.run_id, cause, 1) from cause
+
+    def check_fits(self, path: str, fits: bool) -> None:
+        """Raises FlowChanged where the step at `path` is of another kind now than it was when the run came to it."""
+        if not fits:
+            raise FlowChanged(self.core.run_id, [path], self.core.plan.paths)
 
     def restore(self) -> None:
         """Make the state what it was before the step, where that is known."""
@@ -264,43 +216,6 @@ class Line:
         memory.drop(self.path, "goto")
         if landing is not None:
             memory.put_text(self.path, "goto", written(landing[1]))
-
-    # What a step asks through its context -----------------------------------------------------------------------------
-
-    async def emit(self, step: str, value: object) -> None:
-        """Tell whoever watches the run."""
-        if self.core.watch is not None:
-            await self.core.watch(Chunk(step, value))
-
-    async def interrupt(self, step: str, question: object) -> object:
-        """The answer to a question; raises Suspended where there is none yet."""
-        core, number, step = self.core, self._asked, self._path
-        self._asked += 1
-        if core.memory.has(step, f"answer{number}"):
-            return core.memory.get(step, f"answer{number}")
-        if core.store is None:
-            raise StoreNeeded(step, core.run_id)
-        suspended = Suspended((Waiting("answer", step, question=question),))
-        before = core.memory.of(step).get(f"ask{number}")
-        core.memory.put(step, f"ask{number}", question, f"the question of {step!r}")
-        suspended.is_stored = before == core.memory.of(step)[f"ask{number}"]
-        raise suspended
-
-    async def once(self, step: str, name: str, call: Callable[[], Awaitable[object]]) -> object:
-        """What a call gave, now or before a crash."""
-        memory, kind, step = self.core.memory, f"once:{name}", self._path
-        if not memory.has(step, kind):
-            memory.put(step, kind, await call(), f"the result {name!r} of {step!r}")
-            await self._note_once(f"{step}/@once")
-        return memory.get(step, kind)
-
-
-def _suspended_in(group: BaseExceptionGroup[BaseException]) -> Iterator[Suspended]:
-    for each in group.exceptions:
-        if isinstance(each, Suspended):
-            yield each
-        elif isinstance(each, BaseExceptionGroup):
-            yield from _suspended_in(cast(BaseExceptionGroup[BaseException], each))
 
 
 def _step_of(path: str) -> str:

@@ -111,6 +111,17 @@ class Memory:
         for path in self.paths:
             self.drop(path, "until")
 
+    def become(self, texts: Mapping[str, bytes]) -> None:
+        """Take other facts in the place of all there are; the next version says what has changed."""
+        for path, facts in list(self._facts.items()):
+            for kind, text in list(facts.items()):
+                if texts.get(_key(path, kind)) != text:
+                    self.drop(path, kind)
+        for key, text in texts.items():
+            _, path, kind = key.split(SIGN, 2)
+            if not self.has(path, kind):
+                self.put_text(path, kind, text)
+
     def forget_positions(self) -> None:
         """Forget all that belongs to a position in the flow: what is left is what the whole run has done."""
         for path in [path for path in self._facts if path]:

@@ -29,7 +29,7 @@ from flowneer_async.errors import (
 from flowneer_async.finding import renamed, renamed_facts
 from flowneer_async.journal import ChainJournal, Kept, MirrorJournal, root
 from flowneer_async.memory import Memory, split
-from flowneer_async.passed import before, check_passed
+from flowneer_async.passed import before, check_known, check_passed
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.resuming import ResumePlan, done_in, planned
@@ -256,13 +256,15 @@ class Opening:
         if run.status == "completed":
             mirror = Mirror(self._codec, stored.texts)
             if self._answer is not None:
-                self._answer.give(run.run_id, Memory(self._codec))
+                self._answer.give(run.run_id, Memory(self._codec), self._plan.body)
             done = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror))
             return replace(self._opened(run.run_id, done), finished_at=stored.version)
         start = await self._start(stored)
-        asking = None if self._answer is None else self._answer.give(run.run_id, start.memory)
-        # A migration is done when its version is stored: until then, the run has the steps that it had.
-        self._lease = await store.claim(run if start.migrated else replace(run, steps=self._plan.paths))
+        asking = None if self._answer is None else self._answer.give(run.run_id, start.memory, self._plan.body)
+        # A migration is done when its version is stored, which also has the steps from there on: those of the run are
+        # the ones that its versions before that were made by.
+        keeps = start.migrated or start.memory.has("", "steps")
+        self._lease = await store.claim(run if keeps else replace(run, steps=self._plan.paths))
         journal = self._journal(store, self._lease, head_of(stored.chain), start)
         if start.migrated:
             start.memory.put("", "steps", list(self._plan.paths), "steps")
@@ -278,10 +280,14 @@ class Opening:
         if stored is None:
             return self._begun()
         mirror = Mirror(self._codec, stored.texts)
-        start = _Start(stored.at, mirror, Memory(self._codec, stored.facts), self._build(mirror), stored.step_index)
+        memory = Memory(self._codec, stored.facts)
+        if self._plan.has_aliases:
+            memory.become(renamed_facts(self._plan.body, stored.facts))
+        start = _Start(stored.at, mirror, memory, self._build(mirror), stored.step_index)
         try:
             for at in (stored.at, *start.memory.positions()):
                 check_passed(stored.run, self._plan.paths, at)
+                check_known(stored.run, self._plan.body, self._plan.paths, at)
         except FlowChanged as change:
             if self._plan.migrate is None:
                 raise
@@ -322,7 +328,7 @@ class Opening:
             return _Stored(run, chain, texts, facts)
         last = chain[-1]._replace(path=renamed(body, chain[-1].path))
         run = replace(run, steps=tuple(renamed(body, path) for path in run.steps))
-        return _Stored(run, (*chain[:-1], last), texts, renamed_facts(body, facts))
+        return _Stored(run, (*chain[:-1], last), texts, facts)
 
     def _checked(self, run: Run) -> Run:
         if run.flow != self._plan.name:

@@ -1,9 +1,12 @@
 """Does a stored run still fit its flow?"""
 
 from collections.abc import Sequence
+from typing import Any
 
-from flowneer_async.cursor import decode, static
+from flowneer_async.cursor import Frame, decode, static
 from flowneer_async.errors import FlowChanged
+from flowneer_async.finding import steps_along
+from flowneer_async.steps import Body, Branch, Node, parts
 from flowneer_async.versions import Run
 
 
@@ -21,6 +24,20 @@ def check_passed(run: Run, paths: Sequence[str], at: str) -> None:
     still_to_come = set(run.steps).difference(before(position, run.steps))
     if still_to_come.intersection(before(position, paths)):
         raise FlowChanged(run.run_id, passed, paths)
+
+
+def check_known(run: Run, body: Body[Any], paths: Sequence[str], at: str) -> None:
+    """Raises FlowChanged where a position leads through a step, a case or a lane that the flow does not have."""
+    frames = decode(at)
+    nodes = steps_along(body, frames)
+    for number, (frame, node) in enumerate(zip(frames, nodes, strict=True)):
+        is_case = number > 0 and isinstance(nodes[number - 1], Branch)
+        if node is None and not frame.is_own and not (is_case and _has_case(nodes[number - 1], frame)):
+            raise FlowChanged(run.run_id, [at], paths)
+
+
+def _has_case(node: Node[Any] | None, frame: Frame) -> bool:
+    return node is not None and any(case == frame.name for case, _ in parts(node))
 
 
 def before(position: str, paths: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ def planned(found: ResumePlan, body: Body[Any], done: Sequence[str], memory: Mem
     again = _next(body, "", decode(goto or at), memory) or []
     inside = [_static(path) for path in again]
     skipped = tuple(path for path in done if not any(f"{each}/".startswith(f"{path}/") for each in inside))
-    asks = open_questions(memory)
+    asks = open_questions(memory, body)
     doubts = [path for path in memory.paths if memory.has(path, "begun")]
     left = any(kind.startswith("undo:") for path in memory.paths for kind in memory.of(path))
     if memory.has("", "error") and body.on_error is None and not left:
@@ -78,9 +78,7 @@ def done_in(paths: Sequence[str], positions: Iterable[str]) -> tuple[str, ...]:
 
 
 def _waits(body: Body[Any], memory: Memory) -> Iterator[Waiting]:
-    for path, kind in open_questions(memory).items():
-        if kind == "settled" and getattr(node_at(body, path), "verify", None) is not None:
-            continue
+    for path, kind in open_questions(memory, body).items():
         if kind == "settled":
             yield Waiting("doubt", path)
         else:
@@ -136,7 +134,7 @@ def _first(body: Body[Any], number: int, round: int, prefix: str, memory: Memory
         return None
     node = body.order[number]
     path = beneath(prefix, encode((Frame(node.name, None, round),)))
-    if isinstance(node, Parallel) or (isinstance(node, Batch) and node.concurrency > 1):
+    if isinstance(node, Parallel) or memory.get(path, "mode") == "lanes":
         return _in_lanes(node, path, memory)
     return [path]
 
@@ -152,7 +150,7 @@ def _within(node: Node[Any], path: str, trail: tuple[Frame, ...], memory: Memory
             return None if chosen is None else _next(chosen, beneath(path, encode(rest[:1])), rest[1:], memory)
         case Parallel():
             return _in_lanes(node, path, memory)
-        case Batch() if node.concurrency > 1:
+        case Batch() if memory.get(path, "mode") == "lanes":
             return _in_lanes(node, path, memory)
         case Loop() | Batch():
             inner = path if first.index is None else f"{path}[{first.index}]"
@@ -162,11 +160,12 @@ def _within(node: Node[Any], path: str, trail: tuple[Frame, ...], memory: Memory
             return _next(bodies[0], path, rest, memory) if bodies else [path]
 
 
-def _in_lanes(node: Parallel[Any] | Batch[Any], path: str, memory: Memory) -> list[str]:
+def _in_lanes(node: Node[Any], path: str, memory: Memory) -> list[str]:
     """The paths that the lanes go on with, or, where all are done, that of the step which merges them."""
     if isinstance(node, Parallel):
         bodies = list(node.lanes)
     else:
+        assert isinstance(node, Batch)
         bodies = [node.body] * len(cast(list[object], memory.get(path, "items") or []))
     found: list[str] = []
     for number, body in enumerate(bodies):

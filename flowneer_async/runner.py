@@ -8,12 +8,16 @@ from typing import Any, Generic, cast
 import anyio
 
 from flowneer_async.answers import Answer
+from flowneer_async.asking import Watch
 from flowneer_async.behind import beside
 from flowneer_async.errors import Fenced, FlowError, RunBusy, RunError, StateError
 from flowneer_async.events import Event, Failure, RunDone, RunFailed, RunStarted, RunWaiting, Waiting
-from flowneer_async.line import Core, Line, Place, Suspended, Unsaved, Watch
+from flowneer_async.journal import Unsaved
+from flowneer_async.lane import numbered
+from flowneer_async.line import Core, Line
 from flowneer_async.memory import Memory
 from flowneer_async.opening import Opened, Opening
+from flowneer_async.place import Place, Suspended
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.shield import complete
@@ -66,7 +70,7 @@ def _result(opened: Opened, waits: tuple[Waiting, ...]) -> Result[Any]:
 
 def failures_in(memory: Memory) -> tuple[Failure, ...]:
     """The items that were given up."""
-    kinds = sorted(kind for kind in memory.of("") if kind.startswith("failure:"))
+    kinds = sorted((kind for kind in memory.of("") if kind.startswith("failure:")), key=numbered)
     stored = [cast(dict[str, str], memory.get("", kind)) for kind in kinds]
     return tuple(Failure(each["step"], each["error"]) for each in stored)
 
@@ -88,9 +92,11 @@ async def _came_meanwhile(plan: Plan[Any], opened: Opened, waits: tuple[Waiting,
 async def _open(opening: Opening) -> Opened:
     try:
         return await complete(opening.open())
-    except BaseException:
+    except BaseException as error:
         with suppress(Exception):
             await complete(opening.abandon())
+        if isinstance(error, Unsaved):
+            raise error.error from None
         raise
 
 
@@ -125,9 +131,10 @@ class _Run:
     async def work(self) -> tuple[Waiting, ...]:
         """Walk the steps, store how that ended, and tell; gives what the run waits for."""
         opened = self._opened
-        await self._tell(RunStarted(opened.run_id, None if self._journal is None else self._journal.version))
         waits: tuple[Waiting, ...] = ()
-        if opened.finished_at is None:
+        if opened.finished_at is not None:
+            await self._tell(RunStarted(opened.run_id, opened.finished_at))
+        else:
             try:
                 await self._ended(self._to_the_end())
             except Suspended as suspended:
@@ -169,6 +176,7 @@ class _Run:
         await self._close("completed")
 
     async def _to_the_end(self) -> None:
+        await self._tell(RunStarted(self._opened.run_id, None if self._journal is None else self._journal.version))
         if self._journal is None or self._journal.behind is None:
             await self._walk()
         else:
@@ -194,6 +202,8 @@ class _Run:
         try:
             if self._journal is not None:
                 await complete(self._journal.close(status, self._opened.state, error))
+        except Unsaved as unsaved:
+            raise unsaved.error from None
         finally:
             if self._around is not None:
                 context = self._line.context(Place(None, self._plan.body), "")

@@ -164,7 +164,14 @@ class Batch(Generic[S]):
     @property
     def in_lanes(self) -> bool:
         """Does each item work on a draft of its own?"""
-        return self.concurrency > 1 or self.max_failures > 0 or self.timeout is not None
+        return self.mode != "state"
+
+    @property
+    def mode(self) -> str:
+        """Are the items done one after the other on the state itself, on a draft for each, or in lanes side by side?"""
+        if self.concurrency > 1:
+            return "lanes"
+        return "drafts" if self.max_failures > 0 or self.timeout is not None else "state"
 
 
 @dataclass(frozen=True, slots=True)

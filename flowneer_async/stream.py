@@ -35,7 +35,7 @@ class Events(Generic[S]):
     async def __anext__(self) -> Event:
         try:
             return await self._received.receive()
-        except anyio.EndOfStream:
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
             if self._error is not None:
                 raise self._error from None
             raise StopAsyncIteration from None

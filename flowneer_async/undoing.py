@@ -6,12 +6,14 @@ This is the saga of https://www.cs.cornell.edu/andru/cs711/2002fa/reading/sagas.
 from collections.abc import Coroutine
 from typing import Any, TypedDict, cast
 
-from flowneer_async.cursor import ERROR, Frame, encode
+from flowneer_async.cursor import ERROR, Frame, encode, quoted
 from flowneer_async.errors import FailedBefore, FlowChanged, FlowError, Undone
 from flowneer_async.events import Failure
 from flowneer_async.finding import node_at
 from flowneer_async.lane import lane_inside, lanes_within
-from flowneer_async.line import Jumped, Line, Place, Trail
+from flowneer_async.line import Line
+from flowneer_async.memory import Memory
+from flowneer_async.place import Jumped, Place, Trail
 from flowneer_async.steps import Body, Task
 
 _UNDO = "undo:"
@@ -41,6 +43,8 @@ async def guarded(line: Line, body: Body[Any], place: Place, trail: Trail) -> No
     while True:
         try:
             if stored_failure(line, place.where) is None:
+                if trail and trail[0].name == ERROR:
+                    return None  # its on_error is done, and so is the body
                 return await line.core.walk(line, body, place, trail)
             return await _rescue(line, body, place, trail)
         except FlowError as error:
@@ -86,8 +90,16 @@ async def undo_all(line: Line, place: Place) -> None:
     for path in reversed([path for path in lanes if not path.startswith(f"{place.prefix}{ERROR}")]):
         await _undo(lane_inside(line, path), path, place)
     await _undo(line, place.where, place)
-    if any(path.startswith(place.prefix) for path in memory.paths):
-        memory.forget_beneath(place.where, but=f"{place.prefix}{ERROR}")
+    _forget_beneath(memory, place)
+
+
+def _forget_beneath(memory: Memory, place: Place) -> None:
+    """What is left of a body that has failed, but for what its `on_error` has begun, and how often it was tried."""
+    anchors = [f"{place.prefix}{quoted(name)}" for name in place.body.anchors]
+    visits = {path: memory.get(path, "visits") for path in anchors if memory.has(path, "visits")}
+    memory.forget_beneath(place.where, but=f"{place.prefix}{ERROR}")
+    for path, number in visits.items():
+        memory.put(path, "visits", number)
 
 
 async def _undo(line: Line, where: str, place: Place) -> None:

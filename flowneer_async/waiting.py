@@ -7,8 +7,9 @@ from typing import Any, cast
 from flowneer_async.defining import check_option
 from flowneer_async.errors import BadSignal, FlowError, SignalTimeout, StoreNeeded
 from flowneer_async.events import StepStarted, Waiting
-from flowneer_async.line import Line, Place, Suspended, Trail
+from flowneer_async.line import Line
 from flowneer_async.payload import received
+from flowneer_async.place import Place, Suspended, Trail
 from flowneer_async.steps import Sleep, Wait
 from flowneer_async.store import VersionStore
 from flowneer_async.versions import Signal

@@ -9,7 +9,8 @@ from flowneer_async.attempts import task
 from flowneer_async.cursor import Frame, encode, quoted
 from flowneer_async.errors import FlowChanged, FlowError, StepReturned, TooManyVisits, UnknownAnchor, UnknownCase
 from flowneer_async.lanes import concurrent, each_alone, items_of, parallel
-from flowneer_async.line import Jumped, Line, Place, Trail
+from flowneer_async.line import Line
+from flowneer_async.place import Jumped, Place, Trail
 from flowneer_async.steps import (
     Anchor,
     Batch,
@@ -155,6 +156,7 @@ def _forget_visits(line: Line, place: Place) -> None:
 
 
 async def _sub(line: Line, node: Sub[Any], place: Place, path: str, trail: Trail) -> None:
+    line.check_fits(path, not trail or trail[0].index is None)
     await enter(line, node.body, place.inside(node.body, f"{path}/"), trail[1:])
 
 
@@ -183,6 +185,8 @@ async def _choice(line: Line, node: Branch[Any], place: Place, path: str, bodies
 
 async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Trail) -> None:
     number = (trail[0].index or 0) if trail else 0
+    line.check_fits(path, not trail or trail[0].index is not None)
+    line.check_fits(path, not (line.core.memory.has(path, "items") or line.core.memory.has(f"{path}[{number}]", "at")))
     inner, rest = place.inside(node.body, ""), trail[1:]
     if rest and rest[0].name == "@condition":
         rest = ()
@@ -200,10 +204,11 @@ async def _holds(line: Line, node: Loop[Any], inner: Place, path: str, number: i
 
 
 async def _batch(line: Line, node: Batch[Any], place: Place, path: str, trail: Trail) -> None:
-    items = await items_of(line, node, place, path)
-    if node.concurrency > 1:
+    items = await items_of(line, node, place, path, trail)
+    mode = line.core.memory.get(path, "mode")
+    if mode == "lanes":
         await concurrent(line, node, items, place, path)
-    elif node.in_lanes:
+    elif mode == "drafts":
         await each_alone(line, node, items, place, path, trail)
     else:
         await _one_by_one(line, node, items, place, path, trail)
