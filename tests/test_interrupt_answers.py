@@ -1,10 +1,13 @@
 """A step that asks somebody outside: the run waits, the answer is stored, and the step begins anew with it."""
 
 import asyncio
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
+import pydantic
 import pytest
 
 from flowneer_async import (
@@ -173,6 +176,44 @@ async def test_half_made_changes_are_taken_back_with_a_filter_too(quick: Stage) 
     flow = FlowBuilder[State]("order").then(lambda s: s.update(before=1), name="before").then(approve)
     assert (await quick.run(flow)).state == {"before": 1}
     assert (await quick.resume(flow, answer=True)).state == {"before": 1, "asked": 1, "answer": True}
+
+
+@dataclass
+class Plain:
+    answer: str = ""
+    log: list[str] = field(default_factory=list)
+
+
+class Model(pydantic.BaseModel):
+    answer: str = ""
+    log: list[str] = []
+
+
+class Struct(msgspec.Struct):
+    answer: str = ""
+    log: list[str] = []
+
+
+@pytest.mark.parametrize("kind", [Plain, Model, Struct])
+async def test_typed_states_wait_ask_and_go_on(kind: Any, stage: Stage) -> None:
+    """What a step had half made is taken back, and answers and payloads go into the fields."""
+
+    async def ask(state: Any, ctx: Ctx) -> None:
+        state.log.append("asked")
+        state.answer = await ctx.interrupt("?")
+
+    lanes = [fragment(kind).sleep(10), fragment(kind).wait_for("paid", into="answer")]
+    flow = FlowBuilder("order", kind).then(ask).parallel(lanes)
+    state = kind()
+    assert (await stage.run(flow, state)).state is state
+    assert state == kind()
+    result = await stage.resume(flow, answer="yes")
+    assert (result.status, result.state) == ("waiting", kind(answer="yes", log=["asked"]))
+    stage.world.move(10)
+    await stage.signal(flow, "paid", "much")
+    result = await stage.resume(flow)
+    assert (result.status, type(result.state), result.state.answer) == ("completed", kind, "much")
+    assert result.state.log == ["asked"]
 
 
 # In lanes -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Signals: kept, ordered and used once, by steps that wait for them, with a schema, a time limit and a fallback."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,9 +15,11 @@ import pytest
 from flowneer_async import (
     BadOption,
     BadSignal,
+    Context,
     FlowBuilder,
     FlowError,
     ForeignRun,
+    RunBusy,
     Signal,
     SignalTimeout,
     StateNotSerializable,
@@ -223,6 +226,65 @@ async def test_each_of_several_signals_that_come_while_the_run_is_put_down_is_us
     world = FakeWorld()
     flow = waiting().wait_for("paid", into="again", name="again").with_versioned_checkpoint(Crossing(world, [1, 2]))
     assert (await flow.run({}, run_id="r", world=world)).state == {"paid": 1, "again": 2}
+
+
+async def test_a_signal_that_another_lane_sends_is_taken_by_the_same_call(quick: Stage) -> None:
+    """It comes after the waiting lane has looked for it: the run looks again before it returns."""
+
+    async def send(state: State, ctx: Context[Any]) -> None:
+        await ctx.deps.signal("r", "paid", 7)
+
+    lanes = [fragment().wait_for("paid", into="paid"), fragment().then(send)]
+    async with quick.on(FlowBuilder[State]("order").parallel(lanes)) as flow:
+        assert (await flow.run({}, run_id="r", deps=flow, world=quick.world)).state == {"paid": 7}
+
+
+class Taken(MemoryStore):
+    """A store in which a signal comes while the run is put down, and whoever sent it takes the run over at once."""
+
+    looks = 0
+
+    async def signals(self, run_id: str) -> Sequence[Signal]:
+        found = await super().signals(run_id)
+        self.looks += 1
+        if self.looks == 1:
+            await self.send(run_id, "paid", b"1")
+        elif self.looks == 2:
+            await self.claim(await self.read(run_id))
+        return found
+
+
+async def test_a_run_that_somebody_else_has_taken_over_while_it_was_put_down_is_theirs() -> None:
+    """Whoever called run() is told that it waits, as it did when they let it go, and gets no RunBusy."""
+    world = FakeWorld()
+    result = await waiting().with_versioned_checkpoint(Taken(now=world.now)).run({}, run_id="r", world=world)
+    assert result.status == "waiting"
+
+
+async def test_of_many_who_resume_a_run_at_once_one_does(stage: Stage) -> None:
+    """The signal is used once, the step after it is done once; the others hear that the run is busy."""
+    refused, done = list[object](), list[int]()
+    all_refused = asyncio.Event()
+
+    async def work(state: State) -> None:
+        await all_refused.wait()
+        done.append(1)
+
+    async def resume(stored: Flow) -> None:
+        try:
+            await stored.resume("r", world=stage.world)
+        except RunBusy as busy:
+            refused.append(busy)
+        if len(refused) == 4:
+            all_refused.set()
+
+    flow = waiting().then(work)
+    await stage.run(flow)
+    await stage.signal(flow, "paid", 1)
+    async with stage.on(flow) as stored, asyncio.timeout(10):  # where two of them do, none is ever told
+        await asyncio.gather(*(resume(stored) for _ in range(5)))
+    assert (await stage.run(flow)).state == {"paid": 1}
+    assert done == [1]
 
 
 # Time limits ----------------------------------------------------------------------------------------------------------
