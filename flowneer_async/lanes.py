@@ -18,7 +18,9 @@ from flowneer_async.undoing import enter, error_type, fail, failed_before, hand_
 
 async def parallel(line: Line, node: Parallel[Any], place: Place, path: str, trail: Trail) -> None:
     """Bodies side by side, one lane each."""
-    line.check_fits(path, len(trail) < 2 or (trail[0].index is not None and not line.core.memory.has(path, "items")))
+    memory = line.core.memory
+    has_begun = any(each.startswith(f"{path}[") for each in memory.paths) and not memory.has(path, "items")
+    line.check_fits(path, len(trail) < 2 or has_begun)
     lanes = Lanes(line, node, place, path, [(body, None) for body in node.lanes])
     await lanes.run(range(len(node.lanes)), len(node.lanes))
     line.core.memory.forget(path)
@@ -129,7 +131,6 @@ class Lanes:
                 raise
             self._giving_up += 1
             await self._give_up(lane, inner, error)
-            self._giving_up -= 1
 
     async def _run(self, number: int, lane: Line, inner: Place) -> None:
         facts = lane.core.memory.of(lane.path)
@@ -143,16 +144,14 @@ class Lanes:
         self._done[number] = changes_of(self._base.texts, lane.mirror().texts)
 
     async def _wrapped(self, lane: Line, inner: Place) -> None:
-        tries = 0
-
         async def proceed() -> None:
-            nonlocal tries
-            tries += 1
-            if tries > 1:  # a middleware that proceeds again goes on where the lane has failed
-                lane.restore()
             facts = lane.core.memory.of(lane.path)
             at = cast(str | None, lane.core.memory.get(lane.path, "at"))
-            await enter(lane, inner.body, inner, lane.trail(at) if facts else ())
+            try:
+                await enter(lane, inner.body, inner, lane.trail(at) if facts else ())
+            except FlowError:
+                lane.restore()  # for a middleware that catches it, or proceeds again: then the lane goes on from there
+                raise
 
         if isinstance(self._node, Batch):
             await lane.tell("on_loop_iteration", self._node, inner, lane.path)
@@ -179,6 +178,7 @@ class Lanes:
         memory.forget(lane.path)
         memory.put(lane.path, "failed", True)
         memory.put(self._path, "failures", cast(int, memory.get(self._path, "failures") or 0) + 1)
+        self._giving_up -= 1
         memory.put("", f"failure:{lane.path}", {"step": error.step, "error": error_type(error)})
         await self._line.note(self._place, f"{lane.path}/@given_up")
 

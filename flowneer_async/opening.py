@@ -226,7 +226,7 @@ class Opening:
             return await self._go_on(store, run_id, None)
         start = await self._start(origin)
         now, plan = self._world.now(), self._plan
-        run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.paths, created=now, updated=now)
+        run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.steps, created=now, updated=now)
         fork_of = None if origin is None else origin.version
         start.memory.begin_fork()
         if start.migrated:
@@ -264,10 +264,10 @@ class Opening:
         # A migration is done when its version is stored, which also has the steps from there on: those of the run are
         # the ones that its versions before that were made by.
         keeps = start.migrated or start.memory.has("", "steps")
-        self._lease = await store.claim(run if keeps else replace(run, steps=self._plan.paths))
+        self._lease = await store.claim(run if keeps else replace(run, steps=self._plan.steps))
         journal = self._journal(store, self._lease, head_of(stored.chain), start)
         if start.migrated:
-            start.memory.put("", "steps", list(self._plan.paths), "steps")
+            start.memory.put("", "steps", list(self._plan.steps), "steps")
             await journal.migrate(start.step_index, start.at, start.state)
             await journal.flush()
         if asking is not None:
@@ -286,14 +286,14 @@ class Opening:
         start = _Start(stored.at, mirror, memory, self._build(mirror), stored.step_index)
         try:
             for at in (stored.at, *start.memory.positions()):
-                check_passed(stored.run, self._plan.paths, at)
-                check_known(stored.run, self._plan.body, self._plan.paths, at)
+                check_passed(stored.run, self._plan.steps, at)
+                check_known(stored.run, self._plan.body, self._plan.steps, at)
         except FlowChanged as change:
             if self._plan.migrate is None:
                 raise
             return await self._migrated(start, change)
         if start.memory.has("", "steps"):
-            start.memory.put("", "steps", list(self._plan.paths), "steps")
+            start.memory.put("", "steps", list(self._plan.steps), "steps")
         return start
 
     async def _migrated(self, start: _Start, change: FlowChanged) -> _Start:

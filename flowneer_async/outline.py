@@ -75,6 +75,19 @@ def paths(body: Body[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(place.path for place in places(Inner("", body))))
 
 
+def lane_paths(body: Body[Any], prefix: str = "") -> tuple[str, ...]:
+    """The same, but with the numbers of lanes, `fan[1]/a`: what a stored run remembers its steps by."""
+    found: list[str] = []
+    for node in body.order:
+        path = beneath(prefix, node.quoted)
+        found.append(path)
+        for inner in inners(path, node):
+            found += lane_paths(inner.body, inner.path if inner.lane is None else f"{inner.path}[{inner.lane}]")
+    if body.on_error is not None:
+        found += lane_paths(body.on_error, beneath(prefix, ERROR))
+    return tuple(found)
+
+
 def fingerprint(body: Body[Any]) -> str:
     """16 hex digits that change with the kinds, the paths or the order of the steps, and with nothing else."""
     rows = "\n".join(

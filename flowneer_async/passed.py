@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flowneer_async.cursor import Frame, decode, static
+from flowneer_async.cursor import ERROR, Frame, decode, encode
 from flowneer_async.errors import FlowChanged
 from flowneer_async.finding import steps_along
+from flowneer_async.outline import beneath
 from flowneer_async.steps import Body, Branch, Node, parts
 from flowneer_async.versions import Run
 
@@ -16,7 +17,7 @@ def check_passed(run: Run, paths: Sequence[str], at: str) -> None:
     These are the ones before its position, in the bodies around it. Nor may one that was still to come stand before the
     position now, for it would never be done.
     """
-    position = _known(static(decode(at)), run.steps)
+    position = _known(_numbered(at, run.steps), run.steps)
     passed = before(position, run.steps)
     left = iter(paths)
     if not all(path in left for path in passed):
@@ -51,6 +52,18 @@ def _is_around(path: str, position: str) -> bool:
     """Is the step a member of a body that the position stands in?"""
     parent = path.rpartition("/")[0]
     return not parent or position.startswith(f"{parent}/")
+
+
+def _numbered(at: str, paths: Sequence[str]) -> str:
+    """A position among stored paths, in which only lanes have numbers."""
+    found = ""
+    for frame in decode(at):
+        if frame.is_own and frame.name != ERROR:
+            continue
+        path = beneath(found, encode((Frame(frame.name),)))
+        lane = f"{path}[{frame.index}]"
+        found = lane if any(each.startswith(f"{lane}/") for each in paths) else path
+    return found
 
 
 def _known(position: str, paths: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeAlias
 from flowneer_async.defining import check_targets
 from flowneer_async.errors import FlowChanged
 from flowneer_async.hooks import Around, Filtered
-from flowneer_async.outline import paths
+from flowneer_async.outline import lane_paths, paths
 from flowneer_async.steps import Batch, Body, Node, Parallel, S, Task, Wait, parts
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
 
@@ -45,8 +45,13 @@ class Plan(Generic[S]):
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """The paths of all steps, which a stored run remembers them by."""
+        """The paths of all steps."""
         return paths(self.body)
+
+    @cached_property
+    def steps(self) -> tuple[str, ...]:
+        """The same, with the numbers of lanes: what a stored run remembers its steps by."""
+        return lane_paths(self.body)
 
     @cached_property
     def nodes(self) -> tuple[Node[S], ...]:

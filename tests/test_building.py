@@ -427,19 +427,26 @@ def test_a_fragment_with_an_on_error_cannot_be_added() -> None:
     [
         lambda g: new().branch(g, {"x": trace}),
         lambda g: new().loop(g, trace),
-        lambda g: new().batch(g, trace),
         lambda g: new().then(trace, compensate=g),
         lambda g: new().then(trace, fallback=g),
         lambda g: new().then(trace, delivery="at_most_once", verify=g),
         lambda g: new().wait_for("go", timeout=1, fallback=g),
     ],
-    ids=["router", "condition", "items", "compensate", "fallback", "verify", "fallback of a wait"],
+    ids=["router", "condition", "compensate", "fallback", "verify", "fallback of a wait"],
 )
 def test_a_generator_cannot_be_asked(build: Any, generator: Any) -> None:
     """It gives no answer, but an object that is always true."""
     with pytest.raises(BadStep, match="it is a generator") as caught:
         build(generator)
     assert caught.value.step is generator
+
+
+async def test_a_generator_may_give_the_items() -> None:
+    """An iterable is what is asked for; one that is async is not."""
+    result = await new().batch(yields, trace).run({"trace": []})
+    assert len(result.state["trace"]) == len(list(yields({})))
+    with pytest.raises(BadStep, match="it is a generator"):
+        new().batch(chunks, trace)
 
 
 def or_seven(given: Any) -> Any:
@@ -458,7 +465,7 @@ def or_seven(given: Any) -> Any:
         lambda g: new().then(trace, fallback=or_seven(g)),
         lambda g: new().then(trace, delivery="at_most_once", verify=or_seven(g)),
     ],
-    ids=["router", "condition", "items", "compensate", "fallback", "verify"],
+    ids=["router", "condition", "compensate", "fallback", "verify"],
 )
 def test_what_cannot_be_called_with_a_state_cannot_be_asked(build: Any, wrong: Any) -> None:
     """Found while the flow is built, with the reason."""
