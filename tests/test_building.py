@@ -465,7 +465,7 @@ def or_seven(given: Any) -> Any:
         lambda g: new().then(trace, fallback=or_seven(g)),
         lambda g: new().then(trace, delivery="at_most_once", verify=or_seven(g)),
     ],
-    ids=["router", "condition", "compensate", "fallback", "verify"],
+    ids=["router", "condition", "items", "compensate", "fallback", "verify"],
 )
 def test_what_cannot_be_called_with_a_state_cannot_be_asked(build: Any, wrong: Any) -> None:
     """Found while the flow is built, with the reason."""

@@ -136,19 +136,16 @@ flow.then(fine, fallback=number_of)  # error
 flow.then(fine, delivery="exactly_once")  # error
 flow.then(fine, delivery="at_most_once", verify=name_of)  # error
 flow.then(fine, aliases=3)  # error
-flow.branch(name_of, {"a": other})  # error
 flow.branch(name_of, {"a": theirs})  # error
 flow.branch(name_of, {"a": lambda body: body.nope()})  # error
 flow.branch(name_of, {"a": lambda body: body.then(other)})  # error
 flow.branch(name_of, {1: fine})  # error
 flow.branch(name_of, [fine])  # error
-flow.branch(name_of, {"a": fine}, default=other)  # error
 flow.branch(number_of, {"a": fine})  # error
 flow.branch(other_name, {"a": fine})  # error
 flow.loop(other_name, fine)  # error
 flow.loop(number_of, theirs)  # error
 flow.loop(number_of, lambda body: body.then(other))  # error
-flow.loop(number_of, lambda body: None)  # error
 flow.batch(number_of, fine)  # error
 flow.batch(name_of, theirs)  # error
 flow.batch(name_of, fine, concurrency="10")  # error
