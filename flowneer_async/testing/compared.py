@@ -9,7 +9,7 @@ from flowneer_async.cursor import decode, encode
 from flowneer_async.finding import node_at, steps_along
 from flowneer_async.memory import SIGN, split
 from flowneer_async.plan import Plan
-from flowneer_async.steps import Batch, Parallel, Task
+from flowneer_async.steps import Batch, Parallel, Task, Wait
 from flowneer_async.testing.effects import Effects
 from flowneer_async.testing.lives import End, Trial
 from flowneer_async.versions import Version, resolved
@@ -37,28 +37,37 @@ async def traces(trial: Trial[Any], end: End) -> Traces:
         state, facts = split(resolved(version.id, await trial.store.chain(version.id)))
         moved = [key for key in facts if key.endswith(f"{SIGN}until") and before.get(key, facts[key]) != facts[key]]
         assert not moved, f"a time to wait until was set anew: {_readable(moved)}"
+    _check_signals(trial, versions)
     left = _out_of_place(facts, versions[-1].path) if end.status == "completed" else ()
     assert not left, f"it is complete, and still remembers {_readable(left)}"
     return Traces(end, state, frozenset(facts), _steps(versions))
 
 
-def compare(plan: Plan[Any], found: Traces, expected: Traces) -> None:
-    """Raises AssertionError where a run has left something else behind. Shows no value of a state."""
+def _check_signals(trial: Trial[Any], versions: Sequence[Version]) -> None:
+    """A signal is used once: no more steps have come to their end, but for those with a timeout, than signals."""
+    body = trial.flow._plan.body  # pyright: ignore[reportPrivateUsage]
+    nodes = [node_at(body, version.path) for version in versions[1:] if not _is_mark(version)]
+    used = Counter(node.signal for node in nodes if isinstance(node, Wait) and node.timeout is None)
+    again = sorted(name for name in used if used[name] > trial.sent[name])
+    assert not again, f"more steps than signals came to their end: {again}"
+
+
+def compare_ends(found: Traces, expected: Traces) -> None:
+    """Raises AssertionError where a run has ended otherwise. Shows no value of a state."""
     assert found.end == expected.end, f"it ended as {found.end}, not as {expected.end}"
-    keys = _other_keys(found, expected)
-    assert not keys, f"it ended with another state, in {keys}"
+    keys = {*found.state, *expected.state}
+    other = sorted(key for key in keys if found.state.get(key) != expected.state.get(key))
+    assert not other, f"it ended with another state, in {other}"
+
+
+def compare(plan: Plan[Any], found: Traces, expected: Traces) -> None:
+    """Raises AssertionError where a run has left something else behind."""
+    compare_ends(found, expected)
     facts = _readable(found.facts ^ expected.facts)
     assert not facts, f"in the end it remembers, or has forgotten, {facts}"
     if plan.durability != "exit" and plan.keeps is None:
         steps = (found.steps - expected.steps) + (expected.steps - found.steps)
         assert not steps, f"these steps made too many versions, or too few: {sorted(steps)}"
-
-
-def check_fork(version: str, found: Traces, expected: Traces) -> None:
-    """The same of a fork of `version`, which has not made the versions before that."""
-    assert found.end == expected.end, f"a fork of {version!r} ended as {found.end}, not as {expected.end}"
-    keys = _other_keys(found, expected)
-    assert not keys, f"a fork of {version!r} ended with another state, in {keys}"
 
 
 def compare_effects(plan: Plan[Any], found: Effects, expected: Effects) -> None:
@@ -104,13 +113,13 @@ def _has_lanes(node: object) -> bool:
 
 
 def _steps(versions: Sequence[Version]) -> Counter[str]:
-    """The steps that versions are of, without what the engine notes in the middle of them."""
-    return Counter(version.path for version in versions if not any(frame.is_own for frame in decode(version.path)[-1:]))
+    """The steps that versions are of, but for what a doubt adds: whether a step was done, and that it begins again."""
+    return Counter(version.path for version in versions if not version.path.endswith(("/@begun", "/@answer")))
 
 
-def _other_keys(found: Traces, expected: Traces) -> list[str]:
-    keys = {*found.state, *expected.state}
-    return sorted(key for key in keys if found.state.get(key) != expected.state.get(key))
+def _is_mark(version: Version) -> bool:
+    """Is it of the middle of a step?"""
+    return any(frame.is_own for frame in decode(version.path)[-1:])
 
 
 def _out_of_place(facts: Iterable[str], last: str) -> list[str]:

@@ -56,8 +56,9 @@ class Trial(Generic[S]):
     effects: Effects = field(default_factory=Effects)
     commits: int = field(default=0, init=False)
     """Those of the first process."""
+    sent: Counter[str] = field(default_factory=Counter[str], init=False)
+    """How many signals of each name it was sent."""
     _asked: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set), init=False)
-    _sent: Counter[str] = field(default_factory=Counter[str], init=False)
 
     async def run(self, points: Sequence[Point] = ()) -> End:
         """Run to the end, in a process that dies at each of these points in turn, and then one that does not."""
@@ -123,8 +124,8 @@ class Trial(Generic[S]):
     async def _send(self, flow: FlowBuilder[S], waits: Sequence[Waiting], name: str, payload: object) -> None:
         """Send a signal, one at most for each step that has waited for it."""
         self._asked[name].update(wait.step for wait in waits if wait.name == name)
-        self._sent[name] += 1
-        assert self._sent[name] <= len(self._asked[name]), f"signal {name!r} was sent, and is waited for again"
+        self.sent[name] += 1
+        assert self.sent[name] <= len(self._asked[name]), f"signal {name!r} was sent, and is waited for again"
         await flow.signal(self.run_id, name, payload)
 
 

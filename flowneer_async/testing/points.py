@@ -1,17 +1,18 @@
 """Whether a flow ends the same wherever its process dies."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, product
 from random import Random
 from typing import Any, Generic, Protocol
 
-from flowneer_async.errors import StoreNeeded
+from flowneer_async.errors import FlowneerError, StoreNeeded
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.plan import Durability, Plan
 from flowneer_async.policy import unix_ms
 from flowneer_async.steps import S
-from flowneer_async.testing.compared import Traces, check_fork, compare, compare_effects, traces
+from flowneer_async.testing.compared import Traces, compare, compare_effects, compare_ends, traces
 from flowneer_async.testing.crashes import How
 from flowneer_async.testing.effects import Effects
 from flowneer_async.testing.lives import Point, Reply, Trial, no_reply
@@ -113,19 +114,18 @@ class _Trials(Generic[S]):
     async def _die(self, points: Sequence[Point], whole: Trial[S], expected: Traces) -> None:
         """A run that dies at these points."""
         trial = self._trial("crash")
-        try:
+        with _about(f"after a crash {_told(points)}"):
             found = await traces(trial, await trial.run(points))
             compare(_plan_of(trial.flow), found, expected)
             compare_effects(_plan_of(trial.flow), trial.effects, whole.effects)
-        except AssertionError as error:
-            raise AssertionError(f"after a crash {_told(points)}: {error}") from error
 
     async def _fork(self, whole: Trial[S], expected: Traces) -> None:
         """A fork of each version of a run."""
         for version in await whole.store.versions(whole.run_id):
             trial = self._trial("fork")
             trial.flow, trial.state = whole.flow.resume_from(version.id, whole.store), None
-            check_fork(version.id, await traces(trial, await trial.run()), expected)
+            with _about(f"as a fork of the version after {version.path or 'nothing'}"):
+                compare_ends(await traces(trial, await trial.run()), expected)
 
     def _several(self, commits: int) -> tuple[Point, ...]:
         """Some commit, and then some of the first after each resume."""
@@ -135,6 +135,17 @@ class _Trials(Generic[S]):
 
     def _trial(self, kind: str) -> Trial[S]:
         return replace(self.pattern, run_id=f"{kind}-{next(_numbers)}", world=self.world(), effects=Effects())
+
+
+@contextmanager
+def _about(what: str) -> Generator[None]:
+    """Say of which run it is that something is said."""
+    try:
+        yield
+    except Exception as error:
+        # Of what others raise, the message may hold a value of the state.
+        is_ours = isinstance(error, (AssertionError, FlowneerError))
+        raise AssertionError(f"{what}: {error if is_ours else f'{type(error).__qualname__} was raised'}") from error
 
 
 def _told(points: Iterable[Point]) -> str:
