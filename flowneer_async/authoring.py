@@ -238,12 +238,12 @@ class Authoring(Generic[S]):
         )
         return self._plus(node)
 
-    def anchor(self, name: str, max_visits: int | None = None) -> Self:
+    def anchor(self, name: str, max_visits: int | None = None, *, aliases: Sequence[str] = ()) -> Self:
         """A place that steps after it, before it or in bodies next to it may jump to, `max_visits` times at most."""
         check_name("anchor", name)
         if max_visits is not None:
             check_count("max_visits", max_visits, 1)
-        return self._plus(Anchor(name, quoted(name), max_visits))
+        return self._plus(Anchor(name, quoted(name), max_visits, names_of(aliases)))
 
     def sleep(
         self,
@@ -332,13 +332,16 @@ class Authoring(Generic[S]):
     def _built(self, given: Any) -> "Authoring[S]":
         """What a function makes of an empty builder like this one."""
         flow = self._plan.name
-        rule = "a body is a flow, an async step, or a function that is given a builder and gives a flow"
+        rule = (
+            "a body is a flow, an async step, or a function that is given a builder and gives a flow; "
+            "one step that is not async is fragment().then(step)"
+        )
         if not callable(given):
             raise BadStep(flow, given, rule)
         try:
             built = given(self._with(body=Body(), store=None, entries=None, hooks=()))
         except (TypeError, AttributeError, KeyError) as error:
-            raise BadStep(flow, given, f"{rule}; one step that is not async is fragment().then(step)") from error
+            raise BadStep(flow, given, rule) from error
         if iscoroutine(built):
             built.close()
         if not isinstance(built, Authoring):

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from flowneer_async.errors import StoreNeeded
+from flowneer_async.errors import BadStep
 from flowneer_async.events import Failure
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class _Alone:
         pass
 
     async def interrupt(self, step: str, question: object) -> object:
-        raise StoreNeeded(step, "none")
+        raise BadStep("none", self, "only a step of a running flow can ask, and no hook: ask in the step itself")
 
     async def once(self, step: str, name: str, call: Callable[[], Awaitable[object]]) -> object:
         return await call()

@@ -153,7 +153,7 @@ class StepReturned(RunError):
     def __init__(self, step: str, run_id: str, value_type: type) -> None:
         super().__init__(
             f"step {step!r} of run {run_id!r} returned a value of type {value_type.__qualname__}: "
-            "a step changes the state it is given in place, and returns None"
+            'a step changes the state it is given in place, and returns None, or goto("name") or "#name" to jump'
         )
         self.step, self.run_id, self.value_type = step, run_id, value_type
 

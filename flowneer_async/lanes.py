@@ -37,8 +37,9 @@ async def each_alone(
 ) -> None:
     """The items of a batch one after the other, in a lane each, which is merged before the next one begins."""
     begin = (trail[0].index or 0) + (trail[1].name == "@joined") if len(trail) > 1 else 0
+    bodies = [(node.body, item) for item in items]
     for number in range(begin, len(items)):
-        lanes = Lanes(line, node, place, path, [(node.body, item) for item in items], node.max_failures)
+        lanes = Lanes(line, node, place, path, bodies, node.max_failures)
         await lanes.run([number], 1)
         await line.mark(node, place, f"{path}[{number}]/@joined")
 

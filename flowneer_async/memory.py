@@ -19,6 +19,9 @@ SIGN = "\0"
 GONE = b""
 """The text of a key that a lane has removed."""
 
+_WEIGHT = 200
+"""What a fact costs to read, beside its text: in bytes of state that take as long to parse."""
+
 
 def split(texts: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The texts of a state, and those of the facts beside it."""
@@ -42,11 +45,11 @@ class Memory:
         self._new: dict[str, Change] = {}
         self._gone: dict[str, None] = {}
         self.size = 0
-        """Bytes of JSON in all."""
+        """What all of them take to read, in bytes of state: their JSON, and so much for each."""
         for key, text in (texts or {}).items():
             _, path, kind = key.split(SIGN, 2)
             self._facts.setdefault(path, {})[kind] = text
-            self.size += len(text)
+            self.size += len(text) + _WEIGHT
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ class Memory:
     def put_text(self, path: str, kind: str, text: bytes, cut: Splice | None = None) -> None:
         """Keep a fact that is JSON already; `cut` is what leads to it from the one before."""
         facts, key = self._facts.setdefault(path, {}), _key(path, kind)
-        self.size += len(text) - len(facts.get(kind, b""))
+        self.size += len(text) - len(facts[kind]) if kind in facts else len(text) + _WEIGHT
         facts[kind] = text
         if key not in self._stored or key in self._new:
             cut = None
@@ -147,7 +150,7 @@ class Memory:
 
     def _drop(self, path: str, kind: str, text: bytes) -> None:
         key = _key(path, kind)
-        self.size -= len(text)
+        self.size -= len(text) + _WEIGHT
         self._new.pop(key, None)
         if key in self._stored:
             self._gone[key] = None

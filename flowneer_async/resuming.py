@@ -1,6 +1,6 @@
 """What a resume would do, before anything runs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -41,6 +41,8 @@ class ResumePlan:
         """The same, for `to_mermaid` and `describe`."""
         here = frozenset(static(decode(path)) for path in self.again)
         done, none = frozenset(self.skipped) - here, frozenset[str]()
+        if isinstance(self.reason, Undone):
+            return Progress(done=done, failed=frozenset([static(decode(self.reason.step))]))
         if self.status == "completed":
             return Progress(done=done)
         return Progress(
@@ -67,12 +69,13 @@ def planned(found: ResumePlan, body: Body[Any], done: Sequence[str], memory: Mem
     return replace(found, skipped=skipped, again=tuple(again), in_doubt=tuple(doubts), asks=tuple(asks), waits=waits)
 
 
-def done_in(paths: Sequence[str], positions: Iterable[str]) -> tuple[str, ...]:
+def done_in(paths: Sequence[str], positions: Sequence[str]) -> tuple[str, ...]:
     """The steps that versions at these positions say are done, and those around them."""
     found: set[str] = set()
+    undone = {position.removesuffix("/@undo") for position in positions if position.endswith("/@undo")}
     for position in positions:
         frames = decode(position)
-        if frames and not frames[-1].is_own:
+        if frames and not frames[-1].is_own and position not in undone:
             found.update(static(frames[:length]) for length in range(1, len(frames) + 1))
     return tuple(path for path in paths if path in found)
 

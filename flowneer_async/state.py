@@ -141,11 +141,24 @@ def _dataclass_shape(kind: Any) -> Shape:
     def build(items: dict[str, object]) -> object:
         # Past __init__ and __post_init__, which have done their work once.
         built: object = object.__new__(kind)
-        for name, value in items.items():
+        for name, value in {**_defaults(kind, items), **items}.items():
             object.__setattr__(built, name, value)
         return built
 
     return _fields_shape(kind, tuple(field.name for field in dataclasses.fields(kind)), build)
+
+
+def _defaults(kind: Any, items: Items) -> dict[str, object]:
+    """What the fields of a dataclass that are not stored begin with, for they may be newer than what is stored."""
+    made: dict[str, object] = {}
+    for field in dataclasses.fields(kind):
+        if field.name in items:
+            continue
+        if field.default_factory is not dataclasses.MISSING:
+            made[field.name] = field.default_factory()
+        elif field.default is not dataclasses.MISSING:
+            made[field.name] = field.default
+    return made
 
 
 def _fields_shape(kind: Any, names: tuple[str, ...], build: Callable[[dict[str, object]], object]) -> Shape:
@@ -181,8 +194,11 @@ def _model_shape(kind: Any) -> Shape:
     # Past the validators, which have done their work once.
     def build(items: dict[str, object]) -> object:
         built = kind.__new__(kind)
+        newer = [(name, info) for name, info in kind.model_fields.items() if name not in items]
+        defaults = {name: info.get_default(call_default_factory=True) for name, info in newer if not info.is_required()}
         extra = {name: value for name, value in items.items() if name not in fields}
-        object.__setattr__(built, "__dict__", {name: value for name, value in items.items() if name in fields})
+        own = {name: value for name, value in items.items() if name in fields}
+        object.__setattr__(built, "__dict__", {**defaults, **own})
         object.__setattr__(built, "__pydantic_fields_set__", fields.intersection(items) | extra.keys())
         object.__setattr__(built, "__pydantic_extra__", extra if kind.model_config.get("extra") == "allow" else None)
         object.__setattr__(built, "__pydantic_private__", None)
@@ -205,7 +221,10 @@ def _struct_builder(kind: Any) -> Callable[[dict[str, object]], object]:
 
     def build(items: dict[str, object]) -> object:
         # Its __post_init__ cannot be passed by: it is given copies, and what it does to the fields is undone.
-        built = kind(**(deepcopy(items) if hasattr(kind, "__post_init__") else items))
+        try:
+            built = kind(**(deepcopy(items) if hasattr(kind, "__post_init__") else items))
+        except TypeError as error:
+            raise BadState(kind, "what is stored lacks a field that has no default: give it one") from error
         for name, value in items.items():
             force_setattr(built, name, value)
         return built

@@ -1,6 +1,6 @@
 """What a flow is made of: steps as data, without behaviour."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -47,7 +47,7 @@ Step: TypeAlias = (
 """A step: takes `(state)` or `(state, ctx)`, and changes the state in place; async, sync or an async generator, whose
 values are events for whoever watches the run."""
 
-_Async: TypeAlias = Coroutine[Any, Any, Next] | AsyncGenerator[object, None]
+_Async: TypeAlias = Coroutine[Any, Any, Next] | AsyncIterator[object]
 
 
 class AsyncStep(Protocol[S_contra]):

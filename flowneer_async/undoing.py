@@ -75,6 +75,8 @@ async def _rescue(line: Line, body: Body[Any], place: Place, trail: Trail) -> No
     inner.failure, inner.is_rescue = failure, True
     await enter(line, body.on_error, inner, trail[1:] if trail and trail[0].name == ERROR else ())
     line.core.memory.drop(place.where, "error")
+    for anchor in body.anchors:
+        line.core.memory.forget(f"{place.prefix}{quoted(anchor)}")
 
 
 def enter(line: Line, body: Body[Any], place: Place, trail: Trail) -> Coroutine[Any, Any, None]:
