@@ -105,7 +105,7 @@ async def test_a_hook_is_told_the_state_and_the_context_of_the_step(kept: Any) -
     state: State = {}
     told: Told = []
 
-    def note(given: State, ctx: Context[list[str]]) -> None:
+    def note(given: State, ctx: Context[Any]) -> None:
         assert given is state
         told.append((ctx.run_id, ctx.step, ctx.attempt, ctx.item, ctx.index, ctx.deps, ctx.idempotency_key))
 
