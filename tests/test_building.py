@@ -446,7 +446,7 @@ async def test_a_generator_may_give_the_items() -> None:
     result = await new().batch(yields, trace).run({"trace": []})
     assert len(result.state["trace"]) == len(list(yields({})))
     with pytest.raises(BadStep, match="it is a generator"):
-        new().batch(chunks, trace)
+        new().batch(chunks, trace)  # pyright: ignore[reportArgumentType]
 
 
 def or_seven(given: Any) -> Any:
