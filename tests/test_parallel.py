@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,12 +20,12 @@ from flowneer_async import (
     StateNotSerializable,
     StepReturned,
     UnknownAnchor,
-    UnknownRun,
     reducers,
 )
 from flowneer_stores import MemoryStore
 from tests.support.chains import stored_states
 from tests.support.entries import DictStore
+from tests.support.lanes import crash_everywhere, key_of, nested, turns, work, works
 from tests.support.stage import Stage
 from tests.support.stores import KINDS
 from tests.support.traced import Flow, State, every_keeping, new, paths_of, piece, same_from_everywhere, times
@@ -37,31 +36,6 @@ every_how = pytest.mark.parametrize("how", ["before", "after"])
 @pytest.fixture(params=KINDS)
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(request.param, tmp_path)
-
-
-def key_of(path: str) -> str:
-    """A key of the state for the step at this path."""
-    return path.replace("/", " ")
-
-
-async def work(state: State, ctx: Context[list[str]]) -> None:
-    """An effect, some waiting, and a key for each step."""
-    ctx.deps.append(ctx.step)
-    await asyncio.sleep(0)
-    state[key_of(ctx.step)] = ctx.item or True
-
-
-def works(*names: str) -> Flow:
-    body = piece()
-    for name in names:
-        body = body.then(work, name=name)
-    return body
-
-
-async def turns(number: int = 5) -> None:
-    """Let all others go on."""
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 # Drafts ---------------------------------------------------------------------------------------------------------------
@@ -427,9 +401,9 @@ async def test_a_lane_that_ends_with_a_cancellation_of_its_own_is_not_done(kept:
 # Out of time ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lane_has_so_much_time(stage: Stage) -> None:
+async def test_a_lane_has_so_much_time(tmp_path: Path) -> None:
     """Then it fails, and goes on at the step that was cut off when the run is run again, with as much time anew."""
-    deps: list[str] = []
+    stage, deps = Stage("memory", tmp_path), list[str]()
 
     async def hang_once(state: State, ctx: Context[list[str]]) -> None:
         ctx.deps.append(ctx.step)
@@ -440,7 +414,7 @@ async def test_a_lane_has_so_much_time(stage: Stage) -> None:
         return new().parallel([works("a").then(hang_once), works("b")], on_error="wait", timeout=seconds)
 
     with pytest.raises(FlowError) as caught:
-        await stage.run(flow(0.05), deps=deps)
+        await stage.run(flow(0.1), deps=deps)
     assert (caught.value.step, type(caught.value.cause)) == ("parallel[0]", TimeoutError)
     result = await stage.run(flow(60), deps=deps)
     assert result.state == {"parallel[0] a": True, "parallel[1] b": True}
@@ -524,7 +498,7 @@ async def test_nothing_is_stored_for_a_lane_that_is_over() -> None:
     for step in ("leave_behind", "shield"):
         late, store = Late(), MemoryStore()
         flow = new().batch(
-            lambda state: [1], getattr(late, step), concurrency=2, timeout=0.01, max_failures=1, name="each"
+            lambda state: [1], getattr(late, step), concurrency=2, timeout=0.05, max_failures=1, name="each"
         )
         await flow.then(late.end).with_versioned_checkpoint(store).run({"list": [1]}, run_id="r")
         paths = await paths_of(store)
@@ -550,34 +524,6 @@ async def test_a_cancelled_lane_that_shields_itself_is_waited_for() -> None:
 
 
 # Going on after a crash -----------------------------------------------------------------------------------------------
-
-
-async def crash_everywhere(kind: str, folder: Path, how: Any, flow: Flow, **options: Any) -> int:
-    """Let a process die at each of its commits: does the run end the same, each stored step having been done once?"""
-    whole: list[str] = []
-    expected = await flow.run({}, deps=whole)
-    for at in count(1):
-        (folder / str(at)).mkdir()
-        stage, deps = Stage(kind, folder / str(at), **options), list[str]()
-        if not await stage.crash(flow, at, how, deps=deps):
-            return at
-        try:
-            stored = set(await stage.paths())
-        except UnknownRun:
-            stored = set()
-        result = await stage.run(flow, deps=deps)
-        assert (result.state, result.failures) == (expected.state, expected.failures)
-        assert set(deps) == set(whole)
-        for step in whole:
-            assert deps.count(step) <= (1 if step in stored else 2), f"{step} after a crash at commit {at}"
-    raise AssertionError
-
-
-def nested(**more: Any) -> Flow:
-    """Lanes in the lanes of items in lanes, and steps before and after each."""
-    inner = works("d").parallel([works("e", "f"), works("g")], name="in").then(work, name="h")
-    items = works("b").batch(lambda state: ["x", "y"], inner, name="each", concurrency=2, **more).then(work, name="i")
-    return works("a").parallel([items, works("j", "k", "l")], name="out").then(work, name="end")
 
 
 @every_how

@@ -617,10 +617,10 @@ async def test_a_generator_that_ran_out_of_time_is_closed_before_it_is_tried_aga
             state["closed"] = [*state.get("closed", []), ctx.attempt]
         del state["dirty"]
 
-    async with new().then(chunks, retries=1, timeout=0.01).then(add).stream({}, buffer=0) as events:
+    async with new().then(chunks, retries=1, timeout=0.1).then(add).stream({}, buffer=0) as events:
         while not isinstance(await anext(events), Chunk):
             pass
-        await asyncio.sleep(0.03)  # the reader pauses for longer than the step may take
+        await asyncio.sleep(0.15)  # the reader pauses for longer than the step may take
         retried = [event for event in await all_of(events) if isinstance(event, StepRetried)]
         assert [event.error for event in retried] == ["TimeoutError"]
         assert events.result.state == {"closed": [2], "n": 1}
