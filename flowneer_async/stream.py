@@ -36,9 +36,10 @@ class Events(Generic[S]):
         try:
             return await self._received.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
-            if self._error is not None:
-                raise self._error from None
-            raise StopAsyncIteration from None
+            pass
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
 
     @property
     def result(self) -> Result[S]:

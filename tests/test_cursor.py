@@ -9,9 +9,10 @@ from tests.support.trees import QUICK
 
 # What the names of steps may be: printable texts, with all that means something in a path or in a URL.
 names = st.text(
-    st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" /[]%25#?é日"), min_size=1, max_size=200
-)
-frames = st.builds(Frame, names, st.none() | st.integers(0, 10**12))
+    st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" /[]%25#?é日~@"), min_size=1, max_size=200
+).filter(lambda name: name[0] != "@")
+marks = st.sampled_from(["@error", "@begun", "@undo"])
+frames = st.builds(Frame, names | marks, st.none() | st.integers(0, 10**12), st.integers(0, 10**6))
 
 
 @QUICK
@@ -34,6 +35,9 @@ def test_two_cursors_have_two_paths(one: list[Frame], other: list[Frame]) -> Non
         ((), ""),
         ((Frame("fetch"),), "fetch"),
         ((Frame("emails", 12), Frame("send")), "emails[12]/send"),
+        ((Frame("emails", 12, 1), Frame("send", round=2)), "emails~1[12]/send~2"),
+        ((Frame("charge"), Frame("@begun")), "charge/@begun"),
+        ((Frame("a~1@b"),), "a%7E1%40b"),
         ((Frame("größe messen"),), "größe messen"),
         ((Frame("a/b[1] 100%"),), "a%2Fb%5B1%5D 100%25"),
     ],
@@ -45,7 +49,27 @@ def test_a_path_can_be_read_by_people(cursor: tuple[Frame, ...], path: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "a/", "/a", "a//b", "a[", "a[]", "a[x]", "a[-1]", "a[1]b", "[1]", "a]", "a[1][2]"]
+    "path",
+    [
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "a[",
+        "a[]",
+        "a[x]",
+        "a[-1]",
+        "a[1]b",
+        "[1]",
+        "a]",
+        "a[1][2]",
+        "@",
+        "a~",
+        "a~0",
+        "a~x",
+        "a[1]~1",
+        "a@b",
+    ],
 )
 def test_what_is_no_path_is_refused(path: str) -> None:
     """Reading it raises ValueError, which shows it."""

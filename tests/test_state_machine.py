@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from flowneer_async import Context, FlowBuilder, FlowError, VersionStore
+from flowneer_async import Context, FlowBuilder, FlowError, Lease, Run, Status, VersionStore
 from flowneer_async.testing import Crash, CrashingStore
 from flowneer_stores import MemoryStore, SqliteStore
 from tests.support.chains import stored_states
@@ -125,6 +125,16 @@ class Chain:
         self.states.append(state)
 
 
+class DyingStore(CrashingStore):
+    """Dies at the append of that number: the root is the first, and what makes no version does not count."""
+
+    async def claim(self, run: Run) -> Lease:
+        return await self._owned(self._alive.claim(run))
+
+    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
+        await self._alive.release(lease, status, error)
+
+
 # Machine --------------------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +193,7 @@ class Histories(RuleBasedStateMachine):
     def call(self, run_id: str, state: State | None, trouble: Trouble, done: bool, origin: str = "") -> None:
         """Do it with every store, and compare how it ended."""
         for store in self.stores:
-            used = CrashingStore(store, trouble.at, stored=trouble.stored) if trouble.at else store
+            used = DyingStore(store, trouble.at, "after" if trouble.stored else "before") if trouble.at else store
             bound = FLOW.resume_from(origin, used) if origin else FLOW.with_versioned_checkpoint(used)
             self.loop.run(self.compared(bound, run_id, deepcopy(state), trouble, done))
 
