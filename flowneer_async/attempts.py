@@ -8,7 +8,7 @@ import anyio
 from flowneer_async.defining import check_option
 from flowneer_async.differ import Mirror
 from flowneer_async.errors import FlowError
-from flowneer_async.events import StepRetried, StepStarted, Waiting
+from flowneer_async.events import StepRetried, Waiting
 from flowneer_async.line import Line
 from flowneer_async.place import Place, Suspended, Trail
 from flowneer_async.policy import wait_after
@@ -19,8 +19,6 @@ from flowneer_async.undoing import done_for_undo
 async def task(line: Line, node: Task[Any], place: Place, path: str, trail: Trail) -> object:
     """Do a step, and give what it returned."""
     core = line.core
-    if core.watch is not None:
-        await core.watch(StepStarted(path))
     try:
         returned = await _observed(line, node, place, path)
     except Suspended as suspended:

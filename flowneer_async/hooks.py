@@ -26,13 +26,13 @@ else:
 Proceed: TypeAlias = Callable[[], Awaitable[Next]]
 """Does what a middleware is put around, and gives what it returned; what it raises, the middleware may catch."""
 
-Middleware: TypeAlias = Callable[[Proceed, S_contra, Context], Awaitable[Next]]
+Middleware: TypeAlias = Callable[[Proceed, S_contra, Context[Any]], Awaitable[Next]]
 """`async def around(proceed, state, ctx): return await proceed()`. One that does not proceed takes the step's place.
 
 Should it return None, what the step returned stands.
 """
 
-Observer: TypeAlias = Callable[[S_contra, Context], Awaitable[None] | None]
+Observer: TypeAlias = Callable[[S_contra, Context[Any]], Awaitable[None] | None]
 """Told of something: `(state, ctx)`, async or sync."""
 
 Filter: TypeAlias = Callable[[str], bool] | Sequence[str]
@@ -52,11 +52,11 @@ class Hooks(Generic[S_contra]):
     """
 
     before_flow: Observer[S_contra] | None = None
-    after_flow: Callable[[S_contra, Context, Status], Awaitable[None] | None] | None = None
+    after_flow: Callable[[S_contra, Context[Any], Status], Awaitable[None] | None] | None = None
     before_step: Observer[S_contra] | None = None
     wrap_step: Middleware[S_contra] | None = None
     after_step: Observer[S_contra] | None = None
-    on_error: Callable[[S_contra, Context, BaseException], Awaitable[None] | None] | None = None
+    on_error: Callable[[S_contra, Context[Any], BaseException], Awaitable[None] | None] | None = None
     wrap_parallel_fn: Middleware[S_contra] | None = None
     on_loop_iteration: Observer[S_contra] | None = None
     on_anchor_hit: Observer[S_contra] | None = None

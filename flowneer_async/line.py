@@ -22,7 +22,7 @@ from flowneer_async.place import Place, Suspended, Trail, suspended_in
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.state import Shape
-from flowneer_async.steps import Body, Call, Node
+from flowneer_async.steps import RECORDED, Body, Call, Node
 from flowneer_async.store import VersionStore
 
 Walk: TypeAlias = Callable[["Line", Body[Any], "Place", Trail], Coroutine[Any, Any, None]]
@@ -142,7 +142,7 @@ class Line:
         done = landing[0] if landing is not None else place.at if place.top is None else place.top
         is_kept = journal.keeps(node.name) and not (journal.whole_steps and place.top is not None)
         version = await self._keep(journal, is_kept, done, path)
-        if self.core.watch is not None:
+        if self.core.watch is not None and isinstance(node, RECORDED):
             diff = journal.diff
             changed = () if diff is None else (*diff.changes, *diff.removed)
             await self.core.watch(StepDone(path, version, changed))

@@ -40,6 +40,7 @@ from flowneer_async.versions import (
     Head,
     Run,
     Snapshot,
+    Status,
     Version,
     check_run_id,
     head_of,
@@ -183,10 +184,10 @@ class Opening:
         passed = before(static(decode(at)), paths)  # among them steps that have made no version
         return tuple(path for path in paths if path in found or path in passed)
 
-    async def abandon(self) -> None:
+    async def abandon(self, status: Status) -> None:
         """Give back the lease of a run that did not come to begin."""
         if self._lease is not None and self._plan.store is not None:
-            await self._plan.store.release(self._lease, "running")
+            await self._plan.store.release(self._lease, status)
 
     def _shape_wanted(self) -> Shape:
         wanted = None if self._plan.state_type is None else shape_of(self._plan.state_type)

@@ -93,8 +93,9 @@ async def _open(opening: Opening) -> Opened:
     try:
         return await complete(opening.open())
     except BaseException as error:
+        is_cancelled = isinstance(error, anyio.get_cancelled_exc_class())
         with suppress(Exception):
-            await complete(opening.abandon())
+            await complete(opening.abandon("cancelled" if is_cancelled else "running"))
         if isinstance(error, Unsaved):
             raise error.error from None
         raise

@@ -226,6 +226,9 @@ class Wait(Generic[S]):
 Node: TypeAlias = Task[S] | Sub[S] | Branch[S] | Loop[S] | Batch[S] | Parallel[S] | Anchor | Sleep[S] | Wait[S]
 """One member of a body."""
 
+RECORDED = (Task, Wait, Sleep, Parallel, Batch)
+"""Kinds that make a version when they are done, and are told of; the steps inside of the others do so themselves."""
+
 
 @dataclass(frozen=True)
 class Body(Generic[S]):

@@ -84,12 +84,16 @@ async def streamed(start: Start[S], buffer: int, detach: bool) -> AsyncGenerator
             yield events
             return
         failure: BaseException | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(events.follow, start, send)
-            try:
-                yield events
-            except BaseException as error:
-                failure = error  # raised as it is, in no group
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(events.follow, start, send)
+                try:
+                    yield events
+                except BaseException as error:
+                    failure = error  # raised as it is, in no group
+                group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            if failure is None:
+                raise
         if failure is not None:
             raise failure

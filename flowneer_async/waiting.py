@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from flowneer_async.defining import check_option
 from flowneer_async.errors import BadSignal, FlowError, SignalTimeout, StoreNeeded
-from flowneer_async.events import StepStarted, Waiting
+from flowneer_async.events import Waiting
 from flowneer_async.line import Line
 from flowneer_async.payload import received
 from flowneer_async.place import Place, Suspended, Trail
@@ -18,8 +18,6 @@ from flowneer_async.versions import Signal
 async def sleep(line: Line, node: Sleep[Any], place: Place, path: str, trail: Trail) -> None:
     """Let time pass; raises Suspended until it has."""
     core = line.core
-    if core.watch is not None:
-        await core.watch(StepStarted(path))
     if not core.memory.has(path, "until"):
         until = _moment(line, path, "until", node.until)
         assert until is not None
@@ -37,8 +35,6 @@ async def sleep(line: Line, node: Sleep[Any], place: Place, path: str, trail: Tr
 async def wait_for(line: Line, node: Wait[Any], place: Place, path: str, trail: Trail) -> object:
     """Take a signal; raises Suspended until there is one."""
     core = line.core
-    if core.watch is not None:
-        await core.watch(StepStarted(path))
     if core.store is None:
         raise StoreNeeded(path, core.run_id)
     if not core.memory.has(path, "until"):

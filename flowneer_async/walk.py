@@ -8,10 +8,12 @@ from typing import Any, cast
 from flowneer_async.attempts import task
 from flowneer_async.cursor import Frame, encode, quoted
 from flowneer_async.errors import FlowChanged, FlowError, StepReturned, TooManyVisits, UnknownAnchor, UnknownCase
+from flowneer_async.events import StepStarted
 from flowneer_async.lanes import concurrent, each_alone, items_of, parallel
 from flowneer_async.line import Line
 from flowneer_async.place import Jumped, Place, Trail
 from flowneer_async.steps import (
+    RECORDED,
     Anchor,
     Batch,
     Body,
@@ -28,9 +30,6 @@ from flowneer_async.steps import (
 )
 from flowneer_async.undoing import enter
 from flowneer_async.waiting import sleep, wait_for
-
-_RECORDED = (Task, Wait, Sleep, Parallel, Batch)
-"""Kinds that make a version when they are done; the steps inside of the others do so themselves."""
 
 
 async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
@@ -50,8 +49,11 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
                 if returned is None and journal is not None:
                     await line.record(node, place, path)
             else:
+                is_told = isinstance(node, RECORDED)
+                if is_told and core.watch is not None:
+                    await core.watch(StepStarted(path))
                 returned = await _KINDS[type(node)](line, node, place, path, trail)
-                if returned is None and (isinstance(node, _RECORDED) or (journal is not None and journal.whole_steps)):
+                if returned is None and (is_told or (journal is not None and journal.whole_steps)):
                     await line.record(node, place, path)
             if returned is not None:
                 await _jump(line, node, place, path, returned)
