@@ -10,6 +10,7 @@ import pytest
 
 from flowneer_async import (
     BadOption,
+    CircuitOpen,
     Context,
     FlowError,
     Hooks,
@@ -23,7 +24,7 @@ from flowneer_async import (
 from flowneer_stores import MemoryStore
 from tests.support.chains import stored_versions
 from tests.support.stores import KINDS, Guarded, opened
-from tests.support.traced import Flow, State, every_keeping, new, piece, times
+from tests.support.traced import KEEPING, Flow, State, every_keeping, new, piece, times
 
 Told = list[Any]
 OBSERVERS = ("before_flow", "before_step", "after_step", "on_loop_iteration", "on_anchor_hit")
@@ -554,9 +555,9 @@ async def test_what_a_middleware_makes_of_an_attempt_counts_for_its_retries() ->
     assert attempts == [1, 2, 3]
 
 
-@every_keeping
+@pytest.mark.parametrize("kept", [KEEPING[name] for name in KEEPING if name != "not"])
 async def test_a_middleware_may_proceed_again_when_the_step_has_failed(kept: Any) -> None:
-    """From the state as it was before the step, as a retry does."""
+    """From the state as it was before the step, as a retry does, where the run is kept."""
     calls: list[bool] = []
 
     async def again(proceed: Any, state: State, ctx: Context) -> None:
@@ -575,6 +576,13 @@ async def test_a_middleware_may_proceed_again_when_the_step_has_failed(kept: Any
     flow = new().then(add).then(flaky).add_hooks(Hooks(wrap_step=again), ["flaky"])
     assert (await kept(flow).run({})).state == {"n": 1}
     assert calls == [False, False]
+
+
+async def test_hooks_ask_nothing_of_a_state_that_is_not_kept() -> None:
+    """Without a store it may hold what cannot be stored, as in a flow without hooks."""
+    client = object()
+    result = await new().then(add).then(piece().then(add), name="sub").add_hooks(hears([])).run({"client": client})
+    assert result.state == {"client": client, "n": 2}
 
 
 async def test_the_time_of_an_attempt_is_that_of_the_step_alone() -> None:
@@ -656,6 +664,28 @@ async def test_a_middleware_may_proceed_again_with_a_lane_that_has_failed(kept: 
     flow = new().parallel([piece().then(add).then(flaky)]).add_hooks(Hooks(wrap_parallel_fn=again))
     assert (await kept(flow).run({})).state == {"n": 1}
     assert calls == ["parallel[0]/flaky"] * 2
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), CircuitOpen("s", "r", 1), OSError()], ids=lambda e: type(e).__name__)
+async def test_whatever_a_middleware_of_lanes_raises_is_the_failure_of_the_lane(error: Exception) -> None:
+    """Of ours, or of anybody's: items are given up for it, and on_error bodies mend it."""
+
+    async def around(proceed: Any, state: State, ctx: Context) -> None:
+        await proceed()
+        if ctx.step in ("each[1]", "parallel[0]"):
+            raise error
+
+    async def mend(state: State, ctx: Context) -> None:
+        assert ctx.failure is not None
+        state["mended"] = (ctx.failure.step, ctx.failure.error)
+
+    hooks, name = Hooks[State](wrap_parallel_fn=around), type(error).__qualname__
+    items = new().batch(lambda state: range(3), add, name="each", concurrency=2, max_failures=1, reducer=reducers.sum)
+    result = await items.add_hooks(hooks).run({})
+    assert (result.state, [(each.step, each.error) for each in result.failures]) == ({"n": 2}, [("each[1]", name)])
+    assert (await new().parallel([add]).on_error(mend).add_hooks(hooks).run({})).state == {
+        "mended": ("parallel[0]", name)
+    }
 
 
 async def test_the_time_of_a_lane_counts_what_is_around_it() -> None:

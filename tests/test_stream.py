@@ -592,6 +592,26 @@ async def test_a_reader_that_is_cancelled_cancels_the_run() -> None:
     assert held.log == ["left", "left"]
 
 
+@every_buffer
+async def test_a_step_that_ends_the_process_ends_it(buffer: int) -> None:
+    """A SystemExit comes out of the block, whether or not somebody reads it."""
+
+    async def end(state: State) -> None:
+        raise SystemExit(3)
+
+    for reads in (True, False):
+        with pytest.raises(SystemExit):
+            async with new().then(end).stream({}, buffer=buffer) as events:
+                await (all_of(events) if reads else until_silent(events))
+
+
+async def until_silent(events: Events[Any]) -> None:
+    """Read what is there, but not what comes of it."""
+    for _ in range(2):
+        await anext(events)
+    await turns()
+
+
 async def test_a_generator_that_is_left_is_closed_before_the_block_ends() -> None:
     """Its cleaning up is part of the step, and on the state that it worked on."""
     log: list[str] = []
