@@ -5,7 +5,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from flowneer_async import Context, UnknownRun
+from flowneer_async import Context, UnknownRun, VersionStore
+from flowneer_async.memory import split
+from flowneer_async.versions import resolved, version_id
 from tests.support.stage import Stage
 from tests.support.traced import Flow, State, piece
 
@@ -66,3 +68,10 @@ async def stored_paths(stage: Stage) -> set[str]:
         return set(await stage.paths())
     except UnknownRun:
         return set()
+
+
+async def remembered(store: VersionStore, run_id: str = "r") -> list[str]:
+    """What a run remembers beside its state, after its last version: the paths and the kinds of the facts."""
+    head = version_id(run_id, (await store.read(run_id)).head)
+    _, facts = split(resolved(head, await store.chain(head)))
+    return sorted(" ".join(fact.split("\0")[1:]) for fact in facts)
