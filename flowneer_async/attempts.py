@@ -32,7 +32,7 @@ async def task(line: Line, node: Task[Any], place: Place, path: str, trail: Trai
 
 async def _observed(line: Line, node: Task[Any], place: Place, path: str) -> object:
     """The step between those who are told of it; its fallback where it fails."""
-    before = line.before() if node.fallback is not None else None
+    before = line.before(path) if node.fallback is not None else None
     try:
         await line.tell("before_step", node, place, path)
         returned = await _delivered(line, node, place, path)
@@ -76,7 +76,7 @@ async def _attempts(line: Line, node: Task[Any], place: Place, path: str) -> obj
     """Call a step as often as its options allow; before each further attempt the state is what it was."""
     core = line.core
     retries, delay, timeout = _options(line, node, path)
-    before = line.before() if retries else None
+    before = line.before(path) if retries else None
     attempt = 1
     while True:
         try:
@@ -103,8 +103,8 @@ async def _wrapped(line: Line, node: Task[Any], place: Place, path: str, attempt
         nonlocal before
         if before is not None:  # a middleware that proceeds again tries again, from the state that was before
             before.restore(line.shape, line.state)
-        elif wraps:
-            before = line.mirror()
+        elif wraps and line.journal is not None:
+            before = line.mirror(path)
         with nullcontext() if timeout is None else anyio.fail_after(timeout):
             return cast(Next, await line.call(call, place, path, attempt))
 

@@ -6,18 +6,18 @@
 import types
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Self, cast
+from typing import Self
 
 from flowneer_async.answers import NO_ANSWER, Answer
 from flowneer_async.authoring import Authoring
 from flowneer_async.defining import check_choice, check_count, check_name
 from flowneer_async.errors import BadOption, PluginCollision, StoreNeeded, UnknownVersion
 from flowneer_async.hooks import Filter, Filtered, Hooks, matcher
-from flowneer_async.opening import Opening, codec_of
 from flowneer_async.payload import sent
 from flowneer_async.picture import Described, Progress, describe, to_mermaid
 from flowneer_async.plan import Durability, Migrate, Plan
 from flowneer_async.policy import World
+from flowneer_async.reading import Reading
 from flowneer_async.resuming import ResumePlan
 from flowneer_async.runner import Result, execute
 from flowneer_async.state import shape_of
@@ -146,9 +146,9 @@ class FlowBuilder(Authoring[S]):
         a payload, StateNotSerializable, UnknownRun, ForeignRun.
         """
         plan, store = self._plan, self._full_store("signal", run_id)
-        await Opening(plan, None, None, _WORLD).check_signal(run_id)
-        codec = codec_of(cast(type, plan.state_type or dict), plan.schemas)
-        await store.send(run_id, name, sent(codec, plan.waits(name), run_id, name, payload))
+        reading = Reading(plan)
+        await reading.run(store, run_id)
+        await store.send(run_id, name, sent(reading.codec, plan.waits(name), run_id, name, payload))
 
     def stream(
         self,
@@ -185,16 +185,14 @@ class FlowBuilder(Authoring[S]):
 
         Raises UnknownVersion, UnknownRun, ForeignRun, CorruptVersion, BrokenChain, StateTypeUnknown, StoreNeeded.
         """
-        self._full_store("resolve", version)
-        return await Opening(self._plan, None, None, _WORLD).snapshot(version)
+        return await Reading(self._plan).snapshot(self._full_store("resolve", version), version)
 
-    async def plan_resume(self, run_id: str, *, world: World = _WORLD) -> ResumePlan:
+    async def plan_resume(self, run_id: str) -> ResumePlan:
         """What going on with a stored run would do, or why it cannot: nothing is run, and nothing is stored.
 
         Raises UnknownRun, StoreNeeded.
         """
-        self._full_store("plan_resume", run_id)
-        return await Opening(self._plan, None, None, world).preview(run_id)
+        return await Reading(self._plan).preview(self._full_store("plan_resume", run_id), run_id)
 
     def describe(self, progress: Progress | None = None) -> Described:
         """The flow as plain data, for JSON; how far a run has come is `(await flow.plan_resume(run_id)).progress`."""

@@ -29,7 +29,8 @@ Proceed: TypeAlias = Callable[[], Awaitable[Next]]
 Middleware: TypeAlias = Callable[[Proceed, S_contra, Context[Any]], Awaitable[Next]]
 """`async def around(proceed, state, ctx): return await proceed()`. One that does not proceed takes the step's place.
 
-Should it return None, what the step returned stands.
+Should it return None, what the step returned stands. One that proceeds again tries again, from the state that was
+before, where a store keeps the run; else from the state as the first attempt has left it.
 """
 
 Observer: TypeAlias = Callable[[S_contra, Context[Any]], Awaitable[None] | None]

@@ -5,9 +5,9 @@ from typing import Any
 
 from flowneer_async.differ import Mirror
 from flowneer_async.draft import draft_of, shape_for
-from flowneer_async.journal import LaneJournal
 from flowneer_async.line import Core, Line
 from flowneer_async.memory import GONE, Memory
+from flowneer_async.unkept import LaneJournal
 
 
 def open_lane(core: Core, base: Mirror, path: str) -> Line:
@@ -27,7 +27,7 @@ def lanes_within(memory: Memory, where: str, kind: str) -> list[str]:
 
 def lane_inside(line: Line, path: str) -> Line:
     """A lane of an unfinished step of this line, or one inside such a lane."""
-    base = line.mirror()
+    base = line.mirror(path)
     for outer in lanes_within(line.core.memory, line.path, "at"):
         if path.startswith(f"{outer}/"):
             base = Mirror(line.core.codec, overlaid(base.texts, line.core.memory.of(outer)))

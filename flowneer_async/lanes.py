@@ -73,7 +73,7 @@ class Lanes:
     ) -> None:
         self._line, self._node, self._place, self._path = line, node, place, path
         self._lanes, self._max_failures = lanes, max_failures
-        self._base = line.mirror()
+        self._base = line.mirror(path)
         self._done: dict[int, Changes] = {}
         self._waits: dict[int, tuple[Waiting, ...]] = {}
         self._error: BaseException | None = None
@@ -142,7 +142,7 @@ class Lanes:
         if limit.cancelled_caught:
             late = TimeoutError()
             raise FlowError(lane.path, lane.core.run_id, late, 1) from late
-        self._done[number] = changes_of(self._base.texts, lane.mirror().texts)
+        self._done[number] = changes_of(self._base.texts, lane.mirror(lane.path).texts)
 
     async def _wrapped(self, lane: Line, inner: Place) -> None:
         async def proceed() -> None:

@@ -12,10 +12,10 @@ from flowneer_async.context import Context, Port
 from flowneer_async.cursor import decode
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
-from flowneer_async.errors import FlowChanged, FlowError, FlowneerError
+from flowneer_async.errors import FlowChanged, FlowError
 from flowneer_async.events import Chunk, StepDone
 from flowneer_async.hooks import Around
-from flowneer_async.journal import Journal, Kept
+from flowneer_async.journal import Journal, Kept, advance
 from flowneer_async.look import SCALARS
 from flowneer_async.memory import Memory, written
 from flowneer_async.place import Place, Suspended, Trail, suspended_in
@@ -175,12 +175,21 @@ class Line:
             await proceed()
             return
         context = self.context(place, self.path)
+        failed: list[Exception] = []
+
+        async def heard() -> None:
+            try:
+                await proceed()
+            except Exception as error:
+                failed.append(error)
+                raise
+
         try:
-            await around.wrap("wrap_parallel_fn", node.name, proceed, self.state, context)
+            await around.wrap("wrap_parallel_fn", node.name, heard, self.state, context)
             self.is_clean = False
-        except (FlowneerError, TimeoutError):
-            raise
         except Exception as cause:
+            if cause in failed:  # it is the lane that has failed, and not the middleware
+                raise
             raise FlowError(self.path, self.core.run_id, cause, 1) from cause
 
     def check_fits(self, path: str, fits: bool) -> None:
@@ -193,15 +202,15 @@ class Line:
         if self.journal is not None:
             self.journal.before.restore(self.shape, self.state)
 
-    def before(self) -> Mirror:
-        """The state as it is now, to go back to."""
-        return self.mirror() if self.journal is None or not self.is_clean else self.journal.before
+    def before(self, path: str) -> Mirror:
+        """The state as it is now, to go back to; raises StateNotSerializable, which names the step at `path`."""
+        return self.mirror(path) if self.journal is None or not self.is_clean else self.journal.before
 
-    def mirror(self) -> Mirror:
-        """A mirror of its own, of the state as it is now."""
+    def mirror(self, path: str) -> Mirror:
+        """A mirror of its own, of the state as it is now; raises as `before` does."""
         mirror = Mirror(self.core.codec) if self.journal is None else self.journal.before.fork()
         if self.journal is None or not self.is_clean:
-            mirror.advance(self.shape.items(self.state))
+            advance(mirror, self.shape, self.state, path)
         return mirror
 
     def trail(self, at: str | None) -> Trail:

@@ -50,6 +50,11 @@ class Events(Generic[S]):
             raise NotFinished
         return self._result
 
+    def raise_if_ended(self) -> None:
+        """What ends a process is raised, whether or not somebody reads on."""
+        if self._error is not None and not isinstance(self._error, Exception):
+            raise self._error
+
     async def follow(self, start: Start[S], send: MemoryObjectSendStream[Event]) -> None:
         """Run, and send what happens."""
 
@@ -97,3 +102,4 @@ async def streamed(start: Start[S], buffer: int, detach: bool) -> AsyncGenerator
                 raise
         if failure is not None:
             raise failure
+        events.raise_if_ended()

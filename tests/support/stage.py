@@ -56,7 +56,7 @@ class Stage:
     async def plan(self, flow: FlowBuilder[Any]) -> ResumePlan:
         """What going on would do."""
         async with self.on(flow) as stored:
-            return await stored.plan_resume(RUN, world=self.world)
+            return await stored.plan_resume(RUN)
 
     async def fork(self, flow: FlowBuilder[Any], seq: int, run_id: str) -> Result[Any]:
         """A fork from version number `seq`."""
