@@ -45,8 +45,9 @@ class Behind:
             await complete(self._save())
 
     async def drain(self) -> None:
-        """Wait until `work` has appended all that was put; raises what an append raised."""
-        while self._waiting and self._failure is None:
+        """Wait until `work` has appended all that was put so far; raises what an append raised."""
+        last = self._waiting[-1][1].seq if self._waiting else -1
+        while self._waiting and self._waiting[0][1].seq <= last and self._failure is None:
             await self._saved.wait()
         if self._failure is not None:
             raise self._failure

@@ -12,7 +12,7 @@ from flowneer_async.lane import open_lane
 from flowneer_async.line import Line
 from flowneer_async.merge import Changes, Merge, changes_of, merged
 from flowneer_async.place import Place, Suspended, Trail
-from flowneer_async.steps import Batch, Body, Parallel
+from flowneer_async.steps import Batch, Body, Parallel, Task
 from flowneer_async.undoing import enter, error_type, fail, failed_before, hand_over, has_to_undo, undo_all
 
 
@@ -173,9 +173,14 @@ class Lanes:
     async def _give_up(self, lane: Line, inner: Place, error: FlowError) -> None:
         """Undo what an item has done, and leave it out."""
         memory = lane.core.memory
-        if has_to_undo(lane, inner) and not memory.has(lane.path, "error"):
-            await fail(lane, inner, error)
-        await undo_all(lane, inner)
+        if has_to_undo(lane, inner):
+            if not memory.has(lane.path, "error"):
+                await fail(lane, inner, error)
+            await undo_all(lane, inner)
+        elif all(isinstance(node, Task) for node in inner.body.order):
+            memory.forget(error.step)  # nothing else can be left; to look through all facts would take too long
+        else:
+            memory.forget_beneath(lane.path)
         memory.forget(lane.path)
         memory.put(lane.path, "failed", True)
         memory.put(self._path, "failures", cast(int, memory.get(self._path, "failures") or 0) + 1)

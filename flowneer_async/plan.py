@@ -62,8 +62,12 @@ class Plan(Generic[S]):
     def goes_back(self) -> bool:
         """Can a step's failure lead on, so that the state before the step is needed?"""
         bodies = [self.body, *(body for node in self.nodes for _, body in parts(node))]
-        compensates = any(isinstance(node, Task) and node.compensate is not None for node in self.nodes)
-        return compensates or any(body.on_error is not None for body in bodies)
+        return self.compensates or any(body.on_error is not None for body in bodies)
+
+    @cached_property
+    def compensates(self) -> bool:
+        """Can any of its steps be undone?"""
+        return any(isinstance(node, Task) and node.compensate is not None for node in self.nodes)
 
     @cached_property
     def schemas(self) -> tuple[type, ...]:

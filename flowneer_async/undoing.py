@@ -159,6 +159,8 @@ def entries(line: Line, lane: str) -> list[tuple[str, _Undo]]:
 
 def has_to_undo(line: Line, place: Place) -> bool:
     """Was anything done in this body that can be undone?"""
+    if not line.core.plan.compensates and not line.core.memory.has(line.path, "undone"):
+        return False
     return bool(_undoable(line, place.where) or lanes_within(line.core.memory, place.where, _UNDO))
 
 

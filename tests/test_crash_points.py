@@ -13,16 +13,17 @@ from flowneer_async import Context, FlowBuilder, StoreNeeded, Waiting
 from flowneer_async.answers import NO_ANSWER
 from flowneer_async.testing import Effects, crash_points
 from flowneer_stores import MemoryStore, SqliteStore
+from tests.support.building import built, reply
 from tests.support.children import ENVIRONMENT
-from tests.support.generated import Bodies, built, flows, reply
+from tests.support.generated import Bodies, flows
 from tests.support.trees import SLOW
 
 State = dict[str, Any]
 Ctx = Context[Effects]
 Flow = FlowBuilder[State]
 
-QUICK = settings(deadline=None, max_examples=12, suppress_health_check=SLOW)
-LONG = settings(QUICK, max_examples=600)
+QUICK = settings(deadline=None, max_examples=8, suppress_health_check=SLOW)
+LONG = settings(QUICK, max_examples=50)
 
 
 def _stored(made: Bodies, **options: Any) -> Flow:
@@ -63,13 +64,13 @@ async def test_a_generated_flow_lives_through_a_crash_in_sqlite(tmp_path_factory
 
 @pytest.mark.torture
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-@pytest.mark.parametrize("depth", [1, 3, 5])
+@pytest.mark.parametrize("depth", [2, 5])
 @LONG
 @given(data=st.data())
 async def test_generated_flows_live_through_a_crash_at_any_commit(durability: str, depth: int, data: Any) -> None:
     """All kinds of steps in one another, each commit, and a fork of each version."""
     flow = _stored(data.draw(flows(depth)), durability=durability)
-    await crash_points(flow, {}, reply=reply, most=300, forks=True)
+    await crash_points(flow, {}, reply=reply, most=60, forks=True)
 
 
 @pytest.mark.torture
@@ -82,7 +83,7 @@ async def test_generated_flows_that_keep_few_versions_live_through_a_crash(optio
 
 
 @pytest.mark.torture
-@settings(LONG, max_examples=60)
+@settings(LONG, max_examples=15)
 @given(made=flows(4))
 async def test_generated_flows_live_through_a_crash_in_sqlite(tmp_path_factory: Any, made: Bodies) -> None:
     """The same in a file, the forks too."""

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from flowneer_async import CorruptVersion, FlowBuilder, journal, lanes, memory, runner, undoing, walk
+from flowneer_async import CorruptVersion, FlowBuilder, chain, lanes, memory, runner, undoing, walk
 from flowneer_async.memory import SIGN
 from flowneer_async.plan import Durability
 from flowneer_async.testing import crash_points
 from flowneer_stores import MemoryStore
-from tests.support.generated import Made, State, built, reply
+from tests.support.building import built, reply
+from tests.support.generated import Made
+from tests.support.generated_steps import State
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -151,7 +153,7 @@ BUGS: Mapping[str, Planted] = {
     "a signal is used again": Planted("two signals", forgets("used:")),
     "the result of a call is forgotten": Planted("tasks", forgets("once:")),
     "facts are never dropped": Planted("batch", says(memory.Memory.forget, "self._facts.pop(path, {})", "{}")),
-    "a keyframe leaves out what the run remembers": Planted("lanes", says(journal.root, "**memory.whole()", "")),
+    "a keyframe leaves out what the run remembers": Planted("lanes", says(chain.root, "**memory.whole()", "")),
 }
 
 
