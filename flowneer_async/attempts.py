@@ -1,6 +1,5 @@
 """One step: called as often as its options allow, and taken for done, undone or in doubt."""
 
-from contextlib import nullcontext
 from typing import Any, cast
 
 import anyio
@@ -19,8 +18,9 @@ from flowneer_async.undoing import done_for_undo
 async def task(line: Line, node: Task[Any], place: Place, path: str, trail: Trail) -> object:
     """Do a step, and give what it returned."""
     core = line.core
+    is_observed = core.around is not None or node.fallback is not None
     try:
-        returned = await _observed(line, node, place, path)
+        returned = await (_observed if is_observed else _delivered)(line, node, place, path)
     except Suspended as suspended:
         await line.put_down(place, suspended)
         raise
@@ -96,22 +96,27 @@ async def _attempts(line: Line, node: Task[Any], place: Place, path: str) -> obj
 async def _wrapped(line: Line, node: Task[Any], place: Place, path: str, attempt: int, timeout: float | None) -> object:
     """One attempt, within the middleware; the limit of time is the step's alone."""
     around, call = line.core.around, Call(node.call, node.wants_context)
-    wraps = around is not None and around.has("wrap_step", node.name)
+    if around is None or not around.has("wrap_step", node.name):
+        return await _limited(line, call, place, path, attempt, timeout)
     before: Mirror | None = None
 
     async def proceed() -> Next:
         nonlocal before
         if before is not None:  # a middleware that proceeds again tries again, from the state that was before
             before.restore(line.shape, line.state)
-        elif wraps and line.journal is not None:
+        elif line.journal is not None:
             before = line.mirror(path)
-        with nullcontext() if timeout is None else anyio.fail_after(timeout):
-            return cast(Next, await line.call(call, place, path, attempt))
+        return cast(Next, await _limited(line, call, place, path, attempt, timeout))
 
-    if around is None or not wraps:
-        return await proceed()
     line.is_clean = False
     return await around.wrap("wrap_step", node.name, proceed, line.state, line.context(place, path, attempt))
+
+
+async def _limited(line: Line, call: Call, place: Place, path: str, attempt: int, timeout: float | None) -> object:
+    if timeout is None:
+        return await line.call(call, place, path, attempt)
+    with anyio.fail_after(timeout):
+        return await line.call(call, place, path, attempt)
 
 
 def _options(line: Line, node: Task[Any], path: str) -> tuple[Any, Any, Any]:

@@ -121,14 +121,18 @@ class Mirror:
 
     def fork(self) -> "Mirror":
         """A mirror of its own with the same texts; copies none of them."""
-        fork = Mirror(self._codec)
-        fork.texts, fork.size = dict(self.texts), self.size
-        fork._tagged, fork._last = set(self._tagged), dict(self._last)
+        fork = Mirror.__new__(Mirror)
+        fork._codec, fork.texts, fork.size = self._codec, self.texts.copy(), self.size
+        fork._tagged, fork._last = self._tagged.copy(), self._last.copy()
         return fork
 
     def hold(self, key: str, value: object) -> None:
         """Let `value`, an object that never changes, stand for the text of `key`: it is not looked at from now on."""
         self._last[key] = value
+
+    def held(self, key: str) -> object:
+        """The object that stands for the text of `key`; None where there is none, or where it is None itself."""
+        return self._last.get(key)
 
     def advance(self, items: Items) -> Diff | None:
         """Take `items` as the new version: what changed, or None. Raises StateNotSerializable, taking nothing."""

@@ -166,9 +166,12 @@ def draft_of(mirror: Mirror, shape: Shape, codec: Codec) -> object:
 def _held(mirror: Mirror, codec: Codec) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, text in mirror.texts.items():
-        short = len(text) <= _SHORT and text[0] not in _OPENING
-        values[key] = value = codec.load(text) if short else _unread(text, codec)
-        mirror.hold(key, value)
+        value = mirror.held(key)
+        if value is None:
+            short = len(text) <= _SHORT and text[0] not in _OPENING
+            value = codec.load(text) if short else _unread(text, codec)
+            mirror.hold(key, value)
+        values[key] = value
     return values
 
 

@@ -19,8 +19,9 @@ from flowneer_async.undoing import enter, error_type, fail, failed_before, hand_
 async def parallel(line: Line, node: Parallel[Any], place: Place, path: str, trail: Trail) -> None:
     """Bodies side by side, one lane each."""
     memory = line.core.memory
-    has_begun = any(each.startswith(f"{path}[") for each in memory.paths) and not memory.has(path, "items")
-    line.check_fits(path, len(trail) < 2 or has_begun)
+    if len(trail) > 1:
+        has_begun = any(each.startswith(f"{path}[") for each in memory.paths) and not memory.has(path, "items")
+        line.check_fits(path, has_begun)
     lanes = Lanes(line, node, place, path, [(body, None) for body in node.lanes])
     await lanes.run(range(len(node.lanes)), len(node.lanes))
     line.core.memory.forget(path)
@@ -83,7 +84,8 @@ class Lanes:
     async def run(self, numbers: Sequence[int], concurrency: int) -> None:
         """Run these lanes, so many at a time, and merge them."""
         journal = self._line.core.journal
-        behind = None if journal is None else journal.gather()
+        # A lane that is alone waits for the store itself.
+        behind = None if journal is None or min(concurrency, len(numbers)) == 1 else journal.gather()
         if journal is None or behind is None:
             await self._work(numbers, concurrency)
         else:
@@ -98,9 +100,12 @@ class Lanes:
         self._join(numbers)
 
     async def _work(self, numbers: Sequence[int], concurrency: int) -> None:
-        left = iter(numbers)
+        left, workers = iter(numbers), min(concurrency, len(numbers))
+        if workers == 1:
+            await self._worker(left, anyio.CancelScope())
+            return
         async with anyio.create_task_group() as group:
-            for _ in range(min(concurrency, len(numbers))):
+            for _ in range(workers):
                 group.start_soon(self._worker, left, group.cancel_scope)
 
     async def _worker(self, left: Iterator[int], others: anyio.CancelScope) -> None:
@@ -137,12 +142,18 @@ class Lanes:
         facts = lane.core.memory.of(lane.path)
         if "error" in facts and inner.body.on_error is None:
             raise failed_before(lane)
-        with anyio.move_on_after(self._node.timeout) as limit:
+        if self._node.timeout is None:
+            await self._wrapped(lane, inner)
+        else:
+            await self._limited(lane, inner, self._node.timeout)
+        self._done[number] = changes_of(self._base.texts, lane.before(lane.path).texts)
+
+    async def _limited(self, lane: Line, inner: Place, seconds: float) -> None:
+        with anyio.move_on_after(seconds) as limit:
             await self._wrapped(lane, inner)
         if limit.cancelled_caught:
             late = TimeoutError()
             raise FlowError(lane.path, lane.core.run_id, late, 1) from late
-        self._done[number] = changes_of(self._base.texts, lane.mirror(lane.path).texts)
 
     async def _wrapped(self, lane: Line, inner: Place) -> None:
         async def proceed() -> None:
@@ -154,6 +165,9 @@ class Lanes:
                 lane.restore()  # for a middleware that catches it, or proceeds again: then the lane goes on from there
                 raise
 
+        if lane.core.around is None:
+            await proceed()
+            return
         if isinstance(self._node, Batch):
             await lane.tell("on_loop_iteration", self._node, inner, lane.path)
         await lane.wrap(self._node, inner, proceed)

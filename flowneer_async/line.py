@@ -73,7 +73,8 @@ class Line:
         """What a function of the user's gives for the state as it is; its facts are kept under `path`."""
         self.is_clean = False
         if not call.wants_context:
-            return await self._awaited(call.fn(self.state), path)
+            returned = call.fn(self.state)
+            return returned if type(returned) in SCALARS else await self._awaited(returned, path)
         core = self.core
         port = Asking(core.run_id, path, core.memory, core.watch, partial(self.note, place), core.store is not None)
         try:
@@ -142,7 +143,7 @@ class Line:
         done = landing[0] if landing is not None else place.at if place.top is None else place.top
         is_kept = journal.keeps(node.name) and not (journal.whole_steps and place.top is not None)
         version = await self._keep(journal, is_kept, done, path)
-        if self.core.watch is not None and isinstance(node, RECORDED):
+        if self.core.watch is not None and type(node) in RECORDED:
             diff = journal.diff
             changed = () if diff is None else (*diff.changes, *diff.removed)
             await self.core.watch(StepDone(path, version, changed))

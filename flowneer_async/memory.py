@@ -93,8 +93,10 @@ class Memory:
 
     def forget(self, path: str) -> None:
         """Forget all facts of a path."""
-        for kind, text in self._facts.pop(path, {}).items():
-            self._drop(path, kind, text)
+        facts = self._facts.pop(path, None)
+        if facts is not None:
+            for kind, text in facts.items():
+                self._drop(path, kind, text)
 
     def forget_beneath(self, path: str, but: str = SIGN) -> None:
         """Forget all facts of what stands inside the body or step at `path`, but for what begins with `but`."""

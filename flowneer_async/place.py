@@ -5,7 +5,7 @@ from typing import Any, TypeAlias, cast
 
 from flowneer_async.cursor import Frame
 from flowneer_async.events import Failure, Waiting
-from flowneer_async.steps import Body
+from flowneer_async.steps import Body, Node
 
 Trail: TypeAlias = tuple[Frame, ...]
 """The frames of a stored position that are still to be followed; empty where a body begins anew."""
@@ -36,6 +36,11 @@ class Place:
     def inside(self, body: Body[Any], prefix: str) -> "Place":
         """A body inside the step that this one has come to."""
         return Place(self, body, prefix, self.done, self.item, self.index, self.failure)
+
+    def path_of(self, node: Node[Any]) -> str:
+        """The path of a step of this body, in the round that it is in."""
+        path = self.prefix + node.quoted
+        return f"{path}~{self.round}" if self.round else path
 
     @property
     def done(self) -> int:

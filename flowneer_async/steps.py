@@ -134,6 +134,11 @@ class Branch(Generic[S]):
     default: "Body[S] | None" = None
     aliases: tuple[str, ...] = ()
 
+    @property
+    def bodies(self) -> Mapping[str, "Body[S]"]:
+        """The body of each case, that of the default among them."""
+        return self.cases if self.default is None else {**self.cases, "default": self.default}
+
 
 @dataclass(frozen=True, slots=True)
 class Loop(Generic[S]):
@@ -226,7 +231,7 @@ class Wait(Generic[S]):
 Node: TypeAlias = Task[S] | Sub[S] | Branch[S] | Loop[S] | Batch[S] | Parallel[S] | Anchor | Sleep[S] | Wait[S]
 """One member of a body."""
 
-RECORDED = (Task, Wait, Sleep, Parallel, Batch)
+RECORDED = frozenset({Task, Wait, Sleep, Parallel, Batch})
 """Kinds that make a version when they are done, and are told of; the steps inside of the others do so themselves."""
 
 

@@ -22,7 +22,9 @@ async def sleep(line: Line, node: Sleep[Any], place: Place, path: str, trail: Tr
         until = _moment(line, path, "until", node.until)
         assert until is not None
         if core.store is None:
-            await core.world.sleep(max(0, until - core.world.now()) / 1000)
+            left = until - core.world.now()
+            if left > 0:
+                await core.world.sleep(left / 1000)
             return
         core.memory.put(path, "until", until)
         await line.note(place, f"{path}/@wait")

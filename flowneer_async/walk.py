@@ -26,7 +26,6 @@ from flowneer_async.steps import (
     Sub,
     Task,
     Wait,
-    parts,
 )
 from flowneer_async.undoing import enter
 from flowneer_async.waiting import sleep, wait_for
@@ -36,27 +35,23 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
     """Do the steps of a body one after the other, from where `trail` leads to."""
     core, journal, order = line.core, line.journal, body.order
     is_quick = core.around is None and core.watch is None
-    number, trail = _begin(line, body, place, trail)
+    number, trail = _begin(line, body, place, trail) if trail else (0, ())
     while number < len(order):
         node = order[number]
         place.at = number
-        path = place.prefix + node.quoted
-        if place.round:
-            path = f"{path}~{place.round}"
+        is_told = type(node) in RECORDED
         try:
             if is_quick and type(node) is Task and node.is_plain:
-                returned = await _called(line, node, path)
-                if returned is None and journal is not None:
-                    await line.record(node, place, path)
+                returned = await _called(line, node, place)
             else:
-                is_told = isinstance(node, RECORDED)
+                path = place.path_of(node)
                 if is_told and core.watch is not None:
                     await core.watch(StepStarted(path))
                 returned = await _KINDS[type(node)](line, node, place, path, trail)
-                if returned is None and (is_told or (journal is not None and journal.whole_steps)):
-                    await line.record(node, place, path)
             if returned is not None:
-                await _jump(line, node, place, path, returned)
+                await _jump(line, node, place, place.path_of(node), returned)
+            elif journal is not None and (is_told or journal.whole_steps):
+                await line.record(node, place, place.path_of(node))
         except Jumped as jump:
             if jump.place is not place:
                 raise
@@ -69,7 +64,7 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
 
 def _begin(line: Line, body: Body[Any], place: Place, trail: Trail) -> tuple[int, Trail]:
     """The number of the step to go on with, and the frames that lead on inside of it."""
-    if not trail or trail[0].is_own:
+    if trail[0].is_own:
         return 0, ()
     number = body.position.get(trail[0].name)
     if number is None:  # the steps of a lane, or behind a jump, are not those of the last version
@@ -78,7 +73,7 @@ def _begin(line: Line, body: Body[Any], place: Place, trail: Trail) -> tuple[int
     return (number, trail) if len(trail) > 1 else (number + 1, ())
 
 
-async def _called(line: Line, node: Task[Any], path: str) -> object:
+async def _called(line: Line, node: Task[Any], place: Place) -> object:
     """Call a step without options, in the quickest way."""
     try:
         returned = node.call(line.state)
@@ -87,7 +82,7 @@ async def _called(line: Line, node: Task[Any], path: str) -> object:
         kind: type = type(returned)  # asked first, for isawaitable takes as long as all the rest
         return await cast(Awaitable[object], returned) if kind is CoroutineType or isawaitable(returned) else returned
     except Exception as cause:
-        raise FlowError(path, line.core.run_id, cause, 1) from cause
+        raise FlowError(place.path_of(node), line.core.run_id, cause, 1) from cause
 
 
 # Jumps ----------------------------------------------------------------------------------------------------------------
@@ -106,9 +101,10 @@ async def _jump(line: Line, node: Node[Any], place: Place, path: str, returned: 
     _visit(line, anchor, landing)
     _leave(line, place, landing)
     landing.round += 1
-    at = f"{landing.prefix}{_frame(name, landing.round)}"
-    await line.record(node, place, path, (number if landing.top is None else landing.top, at))
-    await line.tell("on_anchor_hit", anchor, landing, at)
+    if line.journal is not None or line.core.around is not None:
+        at = f"{landing.prefix}{_frame(name, landing.round)}"
+        await line.record(node, place, path, (number if landing.top is None else landing.top, at))
+        await line.tell("on_anchor_hit", anchor, landing, at)
     raise Jumped(landing, number)
 
 
@@ -157,29 +153,29 @@ def _forget_visits(line: Line, place: Place) -> None:
 # Kinds ----------------------------------------------------------------------------------------------------------------
 
 
-async def _sub(line: Line, node: Sub[Any], place: Place, path: str, trail: Trail) -> None:
+def _sub(line: Line, node: Sub[Any], place: Place, path: str, trail: Trail) -> Awaitable[None]:
     line.check_fits(path, not trail or trail[0].index is None)
-    await enter(line, node.body, place.inside(node.body, f"{path}/"), trail[1:])
+    return enter(line, node.body, place.inside(node.body, f"{path}/"), trail[1:])
 
 
 async def _branch(line: Line, node: Branch[Any], place: Place, path: str, trail: Trail) -> None:
-    bodies = cast(Mapping[str, Body[Any]], dict(parts(node)))
     if len(trail) > 1 and not trail[1].is_own:
         case = trail[1].name
-        if case not in bodies:
+        if case not in node.bodies:
             raise FlowChanged(line.core.run_id, [f"{path}/{quoted(case)}"], line.core.plan.paths)
     else:
-        case = await _choice(line, node, place, path, bodies)
-        await line.mark(node, place, f"{path}/{quoted(case)}/@chosen")
-    prefix = f"{path}/{quoted(case)}/"
-    await enter(line, bodies[case], place.inside(bodies[case], prefix), trail[2:])
+        case = await _choice(line, node, place, path)
+        if line.journal is not None:
+            await line.mark(node, place, f"{path}/{quoted(case)}/@chosen")
+    body = node.bodies[case]
+    await enter(line, body, place.inside(body, f"{path}/{quoted(case)}/"), trail[2:])
 
 
-async def _choice(line: Line, node: Branch[Any], place: Place, path: str, bodies: Mapping[str, Body[Any]]) -> str:
+async def _choice(line: Line, node: Branch[Any], place: Place, path: str) -> str:
     answer = await line.ask(node.router, place, f"{path}/@router", path)
     if isinstance(answer, str) and answer in node.cases:
         return str.__str__(answer)
-    if "default" in bodies:
+    if "default" in node.bodies:
         return "default"
     cause = UnknownCase(path, line.core.run_id, type(answer), tuple(node.cases))
     raise FlowError(path, line.core.run_id, cause, 1) from cause
@@ -192,17 +188,15 @@ async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Tra
     inner, rest = place.inside(node.body, ""), trail[1:]
     if rest and rest[0].name == "@condition":
         rest = ()
-    while rest or await _holds(line, node, inner, path, number):
+    while True:
         inner.prefix, inner.index, inner.round = f"{path}[{number}]/", number, 0
-        await line.tell("on_loop_iteration", node, inner, inner.where)
+        if not rest and not await line.ask(node.condition, inner, f"{inner.prefix}@condition", path):
+            return
+        if line.core.around is not None:
+            await line.tell("on_loop_iteration", node, inner, inner.where)
         await enter(line, node.body, inner, rest)
         rest = ()
         number += 1
-
-
-async def _holds(line: Line, node: Loop[Any], inner: Place, path: str, number: int) -> bool:
-    inner.index = number
-    return bool(await line.ask(node.condition, inner, f"{path}[{number}]/@condition", path))
 
 
 async def _batch(line: Line, node: Batch[Any], place: Place, path: str, trail: Trail) -> None:
@@ -222,7 +216,8 @@ async def _one_by_one(line: Line, node: Batch[Any], items: list[object], place: 
     inner, rest = place.inside(node.body, ""), trail[1:]
     for number in range(begin, len(items)):
         inner.prefix, inner.item, inner.index, inner.round = f"{path}[{number}]/", items[number], number, 0
-        await line.tell("on_loop_iteration", node, inner, inner.where)
+        if line.core.around is not None:
+            await line.tell("on_loop_iteration", node, inner, inner.where)
         await enter(line, node.body, inner, rest)
         rest = ()
 
