@@ -100,7 +100,7 @@ async def check(store: VersionStore, flow: Flow, run_id: str, begun: list[str], 
 
 def some(kind: str) -> Iterable[int]:
     """Turns after which to cancel: each; where threads take part, more and more of them."""
-    return count() if kind == "memory" else (number + int(1.4**number) for number in count())
+    return count() if kind == "memory" else (2 * number + int(1.9**number) for number in count())
 
 
 @pytest.mark.parametrize("kind", KINDS)
