@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from rich.console import Console
 
-from benchmarks import differ, growth, memory, plain, report, resolve, steps
+from benchmarks import control, differ, growth, lanes, memory, plain, report, resolve, steps
 from benchmarks.figure import Figure
 from benchmarks.measure import FULL, QUICK, Scale
 
@@ -16,6 +16,8 @@ SUBJECTS: dict[str, Callable[[Scale], AsyncIterator[Figure]]] = {
     "growth": growth.figures,
     "resolve": resolve.figures,
     "plain": plain.figures,
+    "control": control.figures,
+    "lanes": lanes.figures,
     "memory": memory.figures,
 }
 

@@ -55,6 +55,14 @@ class Pairs:
         """The other one first: for a figure where more is better."""
         return Pairs(self.peer, self.ours)
 
+    def each(self, count: int) -> "Pairs":
+        """Seconds for one of so many."""
+        return Pairs([ours / count for ours in self.ours], [peer / count for peer in self.peer])
+
+    def beyond(self) -> "Pairs":
+        """What ours takes more than the other."""
+        return Pairs([ours - peer for ours, peer in zip(self.ours, self.peer, strict=True)], self.peer)
+
     @property
     def _ratios(self) -> list[float]:
         return [ours / peer for ours, peer in zip(self.ours, self.peer, strict=True)]

@@ -27,15 +27,15 @@ async def figures(scale: Scale) -> AsyncIterator[Figure]:
     one = await _measured(row_of(count, scale.steps), 1, scale)
     yield times(f"one flow of {scale.steps:,} small steps", one, 1.25)
     yield await _disk(scale)
-    together = await _measured(row_of(count, STEPS_OF_EACH), scale.flows, scale)
-    yield _throughput(f"{scale.flows} flows × {STEPS_OF_EACH} steps at once", together, scale.flows * STEPS_OF_EACH)
+    many = await _measured(row_of(count, STEPS_OF_EACH), scale.flows, scale)
+    yield _throughput(f"{scale.flows} flows × {STEPS_OF_EACH} steps at once", many, scale.flows * STEPS_OF_EACH)
 
 
 async def _measured(flow: FlowBuilder[State], runs: int, scale: Scale) -> Pairs:
     # As many inserts as steps: the root is left out.
-    lengths = (await _on_disk(partial(_lengths, flow)))[1:]
-    ours, peer = partial(_ours, flow, runs), partial(_bare, lengths, runs)
-    return await by_turns(partial(_on_disk, ours), partial(_on_disk, peer), scale)
+    lengths = (await on_disk(partial(_lengths, flow)))[1:]
+    ours, peer = partial(together, flow, runs), partial(_bare, lengths, runs)
+    return await by_turns(partial(on_disk, ours), partial(on_disk, peer), scale)
 
 
 def _throughput(name: str, pairs: Pairs, steps: int) -> Figure:
@@ -48,21 +48,22 @@ def _throughput(name: str, pairs: Pairs, steps: int) -> Figure:
 async def _disk(scale: Scale) -> Figure:
     """What the bare inserts themselves wait for: tells how much of the ratios is the disk's."""
     pairs = await by_turns(
-        lambda: _on_disk(partial(_bare, [100] * scale.steps, 1)),
-        lambda: _on_disk(partial(_synced, scale.steps)),
+        lambda: on_disk(partial(_bare, [100] * scale.steps, 1)),
+        lambda: on_disk(partial(_synced, scale.steps)),
         scale,
     )
     ours, peer = (f"{duration(each / scale.steps)} each" for each in (pairs.our_median, pairs.peer_median))
     return Figure("a bare insert, beside 8 KB written and synced", ours, peer, pairs.ratio, spread=pairs.spread)
 
 
-async def _on_disk(measure: Callable[[Path], Awaitable[T]]) -> T:
+async def on_disk(measure: Callable[[Path], Awaitable[T]]) -> T:
     """What is measured on a file of its own, where temporary files are kept."""
     with TemporaryDirectory(prefix="bench-") as folder:
         return await measure(Path(folder, "bench.db"))
 
 
-async def _ours(flow: FlowBuilder[State], runs: int, path: Path) -> float:
+async def together(flow: FlowBuilder[State], runs: int, path: Path) -> float:
+    """So many runs at once."""
     async with SqliteStore(path) as store:
         kept = flow.with_versioned_checkpoint(store)
         start = perf_counter()
