@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
+import anyio
+
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.journal import Unsaved, advance
@@ -37,6 +39,9 @@ class ChainJournal:
         self._passed: tuple[int, str] | None = None
         # The last step that made a version which is to be stored in the end.
         self._pending: tuple[int, str] | None = None
+        # What was being appended when that was cancelled: it may be stored, or not.
+        self._unsure: list[Version] = []
+        self._appending = anyio.Lock()
         self._kept: dict[str, bool] = {}
         self.diff: Diff | None = None
         self.behind = Behind(self._append, world.now) if plan.durability == "async" else None
@@ -80,6 +85,8 @@ class ChainJournal:
 
     async def flush(self) -> None:
         """Store all that is left, while nothing is saved beside the run."""
+        if self._unsure:
+            await self._catch_up()
         await self._append_pending()
         if self.behind is not None:
             await self.behind.flush()
@@ -131,15 +138,30 @@ class ChainJournal:
         return version_id(version.run_id, version.seq)
 
     async def _append_pending(self) -> None:
-        if self._pending is not None:
-            await self._append([self._keyframe(*self._pending)])
-            self._pending = None
+        async with self._appending:
+            if self._pending is not None:
+                pending, self._pending = self._pending, None
+                await self._append([self._keyframe(*pending)])
 
     def _save(self, version: Version) -> Awaitable[None]:
-        return self._store.append(self._lease, (version,)) if self.behind is None else self.behind.put(version)
+        return self._append((version,)) if self.behind is None else self.behind.put(version)
 
     async def _append(self, versions: Sequence[Version]) -> None:
-        await self._store.append(self._lease, versions)
+        if self._unsure:
+            await self._catch_up()
+        try:
+            await self._store.append(self._lease, versions)
+        except anyio.get_cancelled_exc_class():
+            self._unsure += versions
+            raise
+
+    async def _catch_up(self) -> None:
+        """Store what an append that was cancelled has not stored."""
+        head = (await self._store.read(self._lease.run_id)).head
+        left = [version for version in self._unsure if version.seq > head]
+        if left:
+            await self._store.append(self._lease, left)
+        self._unsure.clear()
 
     def _version(self, body: bytes, step_index: int, path: str) -> Version:
         if self._head.wants_keyframe(body, self.before.size + self._memory.size):
