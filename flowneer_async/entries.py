@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any, cast
 
-from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import FlowneerError, StoreFailed
 from flowneer_async.journal import advance
@@ -16,13 +15,13 @@ from flowneer_async.policy import World
 from flowneer_async.shield import complete
 from flowneer_async.state import Shape
 from flowneer_async.store import Plain, VersionedCheckpointStore
+from flowneer_async.unkept import NothingBetween
 from flowneer_async.versions import ROOT, Snapshot, Status, VersionedCheckpointEntry, version_id
 
 
-class EntryJournal:
+class EntryJournal(NothingBetween):
     """Entries for a store of two methods, from a root on: one for each step that changed something."""
 
-    behind = None
     whole_steps = True
 
     def __init__(
@@ -60,18 +59,6 @@ class EntryJournal:
             self._stored = dict(self.before.texts)
         self._passed = step_index, path
         self.diff = advance(self.before, self._shape, state, path)
-
-    async def note(self, step_index: int, path: str) -> str | None:
-        return None
-
-    async def settle(self) -> None:
-        pass
-
-    def gather(self) -> Behind | None:
-        return None
-
-    def scatter(self) -> None:
-        pass
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         if self._passed is not None and status == "completed":

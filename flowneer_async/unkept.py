@@ -11,10 +11,28 @@ from flowneer_async.state import Shape
 from flowneer_async.versions import Status
 
 
-class MirrorJournal:
+class NothingBetween:
+    """What a journal does in the middle of a step that keeps nothing there: nothing."""
+
+    behind = None
+
+    async def note(self, step_index: int, path: str) -> str | None:
+        return None
+
+    async def settle(self) -> None:
+        pass
+
+    def gather(self) -> Behind | None:
+        return None
+
+    def scatter(self) -> None:
+        pass
+
+
+class MirrorJournal(NothingBetween):
     """Knows the state after the last step, and keeps nothing."""
 
-    version = behind = None
+    version = None
     whole_steps = False
 
     def __init__(self, mirror: Mirror, shape: Shape, memory: Memory) -> None:
@@ -31,18 +49,6 @@ class MirrorJournal:
     def follow(self, step_index: int, path: str, state: object) -> None:
         self.diff = advance(self.before, self._shape, state, path)
         self._memory.take()
-
-    async def note(self, step_index: int, path: str) -> str | None:
-        return None
-
-    async def settle(self) -> None:
-        pass
-
-    def gather(self) -> Behind | None:
-        return None
-
-    def scatter(self) -> None:
-        pass
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         pass
