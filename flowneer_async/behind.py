@@ -30,7 +30,7 @@ class Behind:
 
     async def put(self, version: Version) -> None:
         """Hand a version over; waits while the store is too far behind, raises what an earlier append raised."""
-        self._waiting.append((self._now(), version))
+        self._waiting.append((0 if self._waits else self._now(), version))
         self._filled.set()
         while self._failure is None and self._is_behind(version):
             await self._saved.wait()

@@ -167,7 +167,7 @@ def _held(mirror: Mirror, codec: Codec) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, text in mirror.texts.items():
         value = mirror.held(key)
-        if value is None:
+        if value is None or value != value:  # a NaN is another one in each draft, as in any copy
             short = len(text) <= _SHORT and text[0] not in _OPENING
             value = codec.load(text) if short else _unread(text, codec)
             mirror.hold(key, value)

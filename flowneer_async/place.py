@@ -35,7 +35,8 @@ class Place:
 
     def inside(self, body: Body[Any], prefix: str) -> "Place":
         """A body inside the step that this one has come to."""
-        return Place(self, body, prefix, self.done, self.item, self.index, self.failure)
+        done = self.at - 1 if self.top is None else self.top
+        return Place(self, body, prefix, done, self.item, self.index, self.failure)
 
     def path_of(self, node: Node[Any]) -> str:
         """The path of a step of this body, in the round that it is in."""

@@ -154,7 +154,8 @@ def _forget_visits(line: Line, place: Place) -> None:
 
 
 def _sub(line: Line, node: Sub[Any], place: Place, path: str, trail: Trail) -> Awaitable[None]:
-    line.check_fits(path, not trail or trail[0].index is None)
+    if trail:
+        line.check_fits(path, trail[0].index is None)
     return enter(line, node.body, place.inside(node.body, f"{path}/"), trail[1:])
 
 
