@@ -42,7 +42,7 @@ async def _observed(line: Line, node: Task[Any], place: Place, path: str) -> obj
         if node.fallback is None or before is None:
             raise
         before.restore(line.shape, line.state)
-        return await line.ask(node.fallback, place, f"{path}/@fallback")
+        return await line.ask(node.fallback, place, path, "@fallback")
     else:
         return returned
 
@@ -63,7 +63,7 @@ async def _delivered(line: Line, node: Task[Any], place: Place, path: str) -> ob
 async def _was_done(line: Line, node: Task[Any], place: Place, path: str) -> bool:
     """Was a step that was interrupted done? Asks the flow, or else whoever resumes the run."""
     if node.verify is not None:
-        return bool(await line.ask(node.verify, place, f"{path}/@verify", path))
+        return bool(await line.ask(node.verify, place, path, "@verify", path))
     memory = line.core.memory
     if not memory.has(path, "settled"):
         raise Suspended((Waiting("doubt", path),))

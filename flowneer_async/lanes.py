@@ -50,7 +50,7 @@ async def items_of(line: Line, node: Batch[Any], place: Place, path: str, trail:
     memory = line.core.memory
     line.check_fits(path, memory.has(path, "items") or len(trail) < 2 or trail[1].name == "@items")
     if not memory.has(path, "items"):
-        found = await line.ask(node.items, place, f"{path}/@items", path)
+        found = await line.ask(node.items, place, path, "@items", path)
         try:
             memory.put(path, "items", list(cast(Any, found)), f"the items of {path!r}")
         except TypeError as cause:

@@ -99,19 +99,25 @@ class Line:
                     await watch(Chunk(path, value))
         return None
 
-    async def ask(self, call: Call, place: Place, path: str, shown: str | None = None) -> object:
-        """The same, for a function that is no step but belongs to one: `path` ends with what it is to it.
+    async def ask(self, call: Call, place: Place, path: str, mark: str, shown: str | None = None) -> object:
+        """The same, for a function that is no step but belongs to the one at `path`, as what `mark` says.
 
-        Raises FlowError, as the failure of that step.
+        It is told the path `shown`. Raises FlowError, as the failure of that step.
         """
         try:
-            answer = await self.call(call, place, path, 1, shown)
+            if not call.wants_context:
+                self.is_clean = False
+                answer = call.fn(self.state)
+                return answer if type(answer) in SCALARS else await self._awaited(answer, path)
+            answer = await self.call(call, place, f"{path}/{mark}", 1, shown)
         except Suspended as suspended:
             await self.put_down(place, suspended)
             raise
         except Exception as cause:
-            raise FlowError(shown or _step_of(path), self.core.run_id, cause, 1) from cause
-        self.core.memory.forget(path)
+            # An undoing is a step of its own.
+            failed = f"{path}/{mark}" if mark == "@undo" else shown or path
+            raise FlowError(failed, self.core.run_id, cause, 1) from cause
+        self.core.memory.forget(f"{path}/{mark}")
         return answer
 
     async def put_down(self, place: Place, suspended: Suspended) -> None:
@@ -226,9 +232,3 @@ class Line:
         memory.drop(self.path, "goto")
         if landing is not None:
             memory.put_text(self.path, "goto", written(landing[1]))
-
-
-def _step_of(path: str) -> str:
-    """The step that a function belongs to; an undoing is a step of its own."""
-    step, _, mark = path.rpartition("/")
-    return path if mark == "@undo" else step

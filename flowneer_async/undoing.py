@@ -113,7 +113,7 @@ async def _undo(line: Line, where: str, place: Place) -> None:
             raise FlowChanged(line.core.run_id, [path], line.core.plan.paths)
         failure = stored_failure(line, place.where) or place.failure
         told = Place(place, place.body, "", place.done, entry["item"], entry["index"], failure)
-        await line.ask(node.compensate, told, f"{path}/@undo")
+        await line.ask(node.compensate, told, path, "@undo")
         line.core.memory.drop(line.path, kind)
         await line.mark(None, told, f"{path}/@undo")
 

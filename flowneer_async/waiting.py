@@ -50,7 +50,7 @@ async def wait_for(line: Line, node: Wait[Any], place: Place, path: str, trail: 
     except FlowError:
         if node.fallback is None:
             raise
-        returned = await line.ask(node.fallback, place, f"{path}/@fallback")
+        returned = await line.ask(node.fallback, place, path, "@fallback")
     core.memory.forget(path)
     return returned
 

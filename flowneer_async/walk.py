@@ -173,7 +173,7 @@ async def _branch(line: Line, node: Branch[Any], place: Place, path: str, trail:
 
 
 async def _choice(line: Line, node: Branch[Any], place: Place, path: str) -> str:
-    answer = await line.ask(node.router, place, f"{path}/@router", path)
+    answer = await line.ask(node.router, place, path, "@router", path)
     if isinstance(answer, str) and answer in node.cases:
         return str.__str__(answer)
     if "default" in node.bodies:
@@ -190,11 +190,12 @@ async def _loop(line: Line, node: Loop[Any], place: Place, path: str, trail: Tra
     if rest and rest[0].name == "@condition":
         rest = ()
     while True:
-        inner.prefix, inner.index, inner.round = f"{path}[{number}]/", number, 0
-        if not rest and not await line.ask(node.condition, inner, f"{inner.prefix}@condition", path):
+        at = f"{path}[{number}]"
+        inner.prefix, inner.index, inner.round = f"{at}/", number, 0
+        if not rest and not await line.ask(node.condition, inner, at, "@condition", path):
             return
         if line.core.around is not None:
-            await line.tell("on_loop_iteration", node, inner, inner.where)
+            await line.tell("on_loop_iteration", node, inner, at)
         await enter(line, node.body, inner, rest)
         rest = ()
         number += 1
