@@ -1,6 +1,6 @@
 """Keeping the versions of a run in a full store: the only caller of it while the run goes on."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -58,9 +58,9 @@ class ChainJournal:
             kept = self._kept[name] = self._plan.keeps(name)
         return kept
 
-    async def record(self, step_index: int, path: str, state: object) -> str | None:
+    def record(self, step_index: int, path: str, state: object) -> Coroutine[Any, Any, str | None]:
         diff = self.diff = advance(self.before, self._shape, state, path)
-        return await self._keep(diff, step_index, path)
+        return self._keep(diff, step_index, path)
 
     def follow(self, step_index: int, path: str, state: object) -> None:
         if self._stored is None:
@@ -68,8 +68,8 @@ class ChainJournal:
         self._passed = step_index, path
         self.diff = advance(self.before, self._shape, state, path)
 
-    async def note(self, step_index: int, path: str) -> str | None:
-        return await self._keep(None, step_index, path, is_note=True)
+    def note(self, step_index: int, path: str) -> Coroutine[Any, Any, str | None]:
+        return self._keep(None, step_index, path, is_note=True)
 
     async def migrate(self, step_index: int, path: str, state: object) -> None:
         """Keep a state that was changed to fit the flow as it is now."""
