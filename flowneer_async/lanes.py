@@ -1,6 +1,7 @@
 """Lanes: bodies that run side by side, each on a draft of the state, and are merged in the end."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -155,22 +156,13 @@ class Lanes:
             late = TimeoutError()
             raise FlowError(lane.path, lane.core.run_id, late, 1) from late
 
-    async def _wrapped(self, lane: Line, inner: Place) -> None:
-        async def proceed() -> None:
-            facts = lane.core.memory.of(lane.path)
-            at = cast(str | None, lane.core.memory.get(lane.path, "at"))
-            try:
-                await enter(lane, inner.body, inner, lane.trail(at) if facts else ())
-            except FlowError:
-                lane.restore()  # for a middleware that catches it, or proceeds again: then the lane goes on from there
-                raise
+    def _wrapped(self, lane: Line, inner: Place) -> Coroutine[Any, Any, None]:
+        return _walk(lane, inner) if lane.core.around is None else self._told(lane, inner)
 
-        if lane.core.around is None:
-            await proceed()
-            return
+    async def _told(self, lane: Line, inner: Place) -> None:
         if isinstance(self._node, Batch):
             await lane.tell("on_loop_iteration", self._node, inner, lane.path)
-        await lane.wrap(self._node, inner, proceed)
+        await lane.wrap(self._node, inner, partial(_walk, lane, inner))
 
     def _inner(self, number: int, lane: Line) -> Place:
         body, item = self._lanes[number]
@@ -211,9 +203,9 @@ class Lanes:
             line.shape.write(line.state, key, value)
         for key in outcome.removed:
             line.shape.remove(line.state, key)
-        for number in numbers:
-            hand_over(line, self._path_of(number))
-            line.core.memory.forget(self._path_of(number))
+        for path in map(self._path_of, numbers):
+            hand_over(line, path)
+            line.core.memory.forget(path)
         line.is_clean = False
 
     def _merged(self, lanes: Mapping[str, Changes]) -> Merge:
@@ -227,3 +219,14 @@ class Lanes:
 
     def _path_of(self, number: int) -> str:
         return f"{self._path}[{number}]"
+
+
+async def _walk(lane: Line, inner: Place) -> None:
+    """Do what is left of a lane."""
+    facts = lane.core.memory.of(lane.path)
+    trail = lane.trail(cast(str | None, lane.core.memory.get(lane.path, "at"))) if facts else ()
+    try:
+        await enter(lane, inner.body, inner, trail)
+    except FlowError:
+        lane.restore()  # for a middleware that catches it, or proceeds again: then the lane goes on from there
+        raise

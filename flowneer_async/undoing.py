@@ -34,8 +34,9 @@ def done_for_undo(line: Line, place: Place, path: str) -> None:
 
 def hand_over(line: Line, lane: str) -> None:
     """The steps of a lane that was merged are now those of its line."""
-    for _, entry in entries(line, lane):
-        _push(line, entry)
+    if line.core.memory.has(lane, "undone"):
+        for _, entry in entries(line, lane):
+            _push(line, entry)
 
 
 async def guarded(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
