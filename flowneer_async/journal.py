@@ -1,6 +1,7 @@
 """What the runner needs of whatever keeps the versions of a run."""
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
@@ -44,7 +45,7 @@ class Journal(Protocol):
         """Does a step of this name make a version?"""
         ...
 
-    async def record(self, step_index: int, path: str, state: object) -> str | None:
+    def record(self, step_index: int, path: str, state: object) -> Coroutine[Any, Any, str | None]:
         """Keep the state after a step, and give the id of its version, if it made one."""
         ...
 
@@ -52,7 +53,7 @@ class Journal(Protocol):
         """Take the state after a step that makes no version: the next version has its changes too."""
         ...
 
-    async def note(self, step_index: int, path: str) -> str | None:
+    def note(self, step_index: int, path: str) -> Coroutine[Any, Any, str | None]:
         """Keep what is new in the run's memory, and give the id of the version, if it made one."""
         ...
 
