@@ -46,6 +46,11 @@ def decode(path: str) -> tuple[Frame, ...]:
     return tuple(map(_frame, path.split("/"))) if path else ()
 
 
+def written_in(round: int, name: str) -> str:
+    """A frame without a number, in the round that its body is in."""
+    return _written(Frame(name, None, round))
+
+
 def quoted(name: str) -> str:
     """A step's name as it stands in a path."""
     if name.isidentifier():

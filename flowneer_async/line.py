@@ -178,9 +178,7 @@ class Line:
     async def wrap(self, node: Node[Any], place: Place, proceed: Callable[[], Awaitable[None]]) -> None:
         """Proceed with a lane, through the middleware for lanes."""
         around = self.core.around
-        if around is None:
-            await proceed()
-            return
+        assert around is not None
         context = self.context(place, self.path)
         failed: list[Exception] = []
 

@@ -33,6 +33,12 @@ def _key(path: str, kind: str) -> str:
     return f"{SIGN}{path}{SIGN}{kind}"
 
 
+def steps_in(texts: Mapping[str, bytes]) -> tuple[str, ...] | None:
+    """The steps that the flow of a run had when the run was last migrated, if it ever was."""
+    text = texts.get(_key("", "steps"))
+    return None if text is None else tuple(orjson.loads(text))
+
+
 class Memory:
     """The facts of one run."""
 

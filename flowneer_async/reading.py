@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import isawaitable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from flowneer_async.cursor import decode, quoted, static
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.errors import BadOption, FlowChanged, FlowneerError, ForeignRun, StateTypeUnknown
 from flowneer_async.finding import renamed, renamed_facts
-from flowneer_async.memory import Memory, split
+from flowneer_async.memory import Memory, split, steps_in
 from flowneer_async.passed import before, check_known, check_passed
 from flowneer_async.plan import Plan
 from flowneer_async.resuming import ResumePlan, done_in, planned
@@ -86,10 +86,10 @@ class Reading:
         chain = await store.chain(version)
         texts, facts = split(resolved(version, chain))
         body = self._plan.body
-        steps = Memory(self.codec, facts).get("", "steps")
+        steps = steps_in(facts)
         if steps is not None:
             # The steps at the last migration: what was stored of the run itself may be older, or newer.
-            run = replace(run, steps=tuple(cast(list[str], steps)))
+            run = replace(run, steps=steps)
         if not self._plan.has_aliases:
             return Stored(run, chain, texts, facts)
         last = chain[-1]._replace(path=renamed(body, chain[-1].path))

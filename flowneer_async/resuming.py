@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flowneer_async.answers import open_questions
-from flowneer_async.cursor import ERROR, Frame, decode, encode, static
+from flowneer_async.cursor import ERROR, Frame, decode, encode, static, written_in
 from flowneer_async.errors import FlowneerError, Undone
 from flowneer_async.events import Waiting
 from flowneer_async.finding import node_at
@@ -108,7 +108,7 @@ def _next(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memory: Memory
     number = body.position.get(first.name, len(body.order))
     if len(trail) > 1 and number < len(body.order):
         node = body.order[number]
-        path = beneath(prefix, encode((Frame(node.name, None, first.round),)))
+        path = beneath(prefix, written_in(first.round, node.name))
         found = _within(node, path, trail, memory)
         if found is not None:
             return found
@@ -129,14 +129,14 @@ def _after_failure(body: Body[Any], prefix: str, trail: tuple[Frame, ...], memor
         return left[-1:]
     rest = trail[1:] if trail and trail[0].name == ERROR else ()
     round = cast(dict[str, int], memory.get(prefix, "error")).get("round", 0)
-    return _next(body.on_error, beneath(prefix, encode((Frame(ERROR, None, round),))), rest, memory)
+    return _next(body.on_error, beneath(prefix, written_in(round, ERROR)), rest, memory)
 
 
 def _first(body: Body[Any], number: int, round: int, prefix: str, memory: Memory) -> list[str] | None:
     if number >= len(body.order):
         return None
     node = body.order[number]
-    path = beneath(prefix, encode((Frame(node.name, None, round),)))
+    path = beneath(prefix, written_in(round, node.name))
     if isinstance(node, Parallel) or memory.get(path, "mode") == "lanes":
         return _in_lanes(node, path, memory)
     return [path]

@@ -6,7 +6,7 @@ This is the saga of https://www.cs.cornell.edu/andru/cs711/2002fa/reading/sagas.
 from collections.abc import Coroutine
 from typing import Any, TypedDict, cast
 
-from flowneer_async.cursor import ERROR, Frame, encode, quoted
+from flowneer_async.cursor import ERROR, Frame, quoted, written_in
 from flowneer_async.errors import FailedBefore, FlowChanged, FlowError, Undone
 from flowneer_async.events import Failure
 from flowneer_async.finding import node_at
@@ -72,7 +72,7 @@ async def _rescue(line: Line, body: Body[Any], place: Place, trail: Trail) -> No
     await undo_all(line, place)
     if body.on_error is None:
         raise Undone(line.core.run_id, failure.step, failure.error)
-    inner = place.inside(body.on_error, f"{place.prefix}{_own(ERROR, place)}/")
+    inner = place.inside(body.on_error, f"{place.prefix}{written_in(place.round, ERROR)}/")
     inner.failure, inner.is_rescue = failure, True
     await enter(line, body.on_error, inner, trail[1:] if trail and trail[0].name == ERROR else ())
     line.core.memory.drop(place.where, "error")
@@ -124,12 +124,7 @@ async def fail(line: Line, place: Place, error: FlowError) -> None:
     line.restore()
     failed = {"step": error.step, "error": error_type(error), "round": place.round}
     line.core.memory.put(place.where, "error", failed)
-    await line.note(place, f"{place.prefix}{_own('@failed', place)}")
-
-
-def _own(mark: str, place: Place) -> str:
-    """A frame of the engine's own, in the round that the body is in."""
-    return encode((Frame(mark, None, place.round),))
+    await line.note(place, f"{place.prefix}{written_in(place.round, '@failed')}")
 
 
 def stored_failure(line: Line, where: str) -> Failure | None:

@@ -6,7 +6,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 from flowneer_async.attempts import task
-from flowneer_async.cursor import Frame, encode, quoted
+from flowneer_async.cursor import encode, quoted, written_in
 from flowneer_async.errors import FlowChanged, FlowError, StepReturned, TooManyVisits, UnknownAnchor, UnknownCase
 from flowneer_async.events import StepStarted
 from flowneer_async.lanes import concurrent, each_alone, items_of, parallel
@@ -102,7 +102,7 @@ async def _jump(line: Line, node: Node[Any], place: Place, path: str, returned: 
     _leave(line, place, landing)
     landing.round += 1
     if line.journal is not None or line.core.around is not None:
-        at = f"{landing.prefix}{_frame(name, landing.round)}"
+        at = f"{landing.prefix}{written_in(landing.round, name)}"
         await line.record(node, place, path, (number if landing.top is None else landing.top, at))
         await line.tell("on_anchor_hit", anchor, landing, at)
     raise Jumped(landing, number)
@@ -116,13 +116,9 @@ def _leave(line: Line, place: Place, landing: Place) -> None:
         if place.is_rescue:
             memory.drop(place.outer.where, "error")
         place = place.outer
-        left = f"{place.prefix}{_frame(place.body.order[place.at].name, place.round)}"
+        left = f"{place.prefix}{written_in(place.round, place.body.order[place.at].name)}"
         memory.forget(left)
         memory.forget_beneath(left)
-
-
-def _frame(name: str, round: int) -> str:
-    return encode((Frame(name, None, round),))
 
 
 def _target(line: Line, path: str, returned: object) -> str:
