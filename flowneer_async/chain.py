@@ -1,13 +1,13 @@
 """Keeping the versions of a run in a full store: the only caller of it while the run goes on."""
 
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
 
 import anyio
 
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
-from flowneer_async.journal import Unsaved, advance
+from flowneer_async.journal import Following, Unsaved
 from flowneer_async.memory import Memory
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
@@ -16,7 +16,7 @@ from flowneer_async.store import Lease, VersionStore
 from flowneer_async.versions import Head, Status, Version, grow, version_id
 
 
-class ChainJournal:
+class ChainJournal(Following):
     """Versions of an owned run, each on the head that the one before it made."""
 
     whole_steps = False
@@ -32,18 +32,15 @@ class ChainJournal:
         shape: Shape,
         world: World,
     ) -> None:
+        super().__init__(mirror, shape)
         self._plan, self._store, self._lease, self._world = plan, store, lease, world
-        self._head, self._memory, self._shape, self.before = head, memory, shape, mirror
-        # The texts of the last version, and the last step, where steps were passed over since then.
-        self._stored: Mapping[str, bytes] | None = None
-        self._passed: tuple[int, str] | None = None
+        self._head, self._memory = head, memory
         # The last step that made a version which is to be stored in the end.
         self._pending: tuple[int, str] | None = None
         # What was being appended when that was cancelled: it may be stored, or not.
         self._unsure: list[Version] = []
         self._appending = anyio.Lock()
         self._kept: dict[str, bool] = {}
-        self.diff: Diff | None = None
         self.behind = Behind(self._append, world.now) if plan.durability == "async" else None
 
     @property
@@ -59,21 +56,14 @@ class ChainJournal:
         return kept
 
     def record(self, step_index: int, path: str, state: object) -> Coroutine[Any, Any, str | None]:
-        diff = self.diff = advance(self.before, self._shape, state, path)
-        return self._keep(diff, step_index, path)
-
-    def follow(self, step_index: int, path: str, state: object) -> None:
-        if self._stored is None:
-            self._stored = dict(self.before.texts)
-        self._passed = step_index, path
-        self.diff = advance(self.before, self._shape, state, path)
+        return self._keep(self._advance(path, state), step_index, path)
 
     def note(self, step_index: int, path: str) -> Coroutine[Any, Any, str | None]:
         return self._keep(None, step_index, path, is_note=True)
 
     async def migrate(self, step_index: int, path: str, state: object) -> None:
         """Keep a state that was changed to fit the flow as it is now."""
-        await self._keep(advance(self.before, self._shape, state, path), step_index, path, is_note=True)
+        await self._keep(self._advance(path, state), step_index, path, is_note=True)
 
     async def settle(self) -> None:
         try:
@@ -94,7 +84,7 @@ class ChainJournal:
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         try:
             if self._passed is not None and status == "completed":
-                await self._keep(advance(self.before, self._shape, state, self._passed[1]), *self._passed)
+                await self._keep(self._advance(self._passed[1], state), *self._passed)
             await self.flush()
         except BaseException:
             await self._store.release(self._lease, "running")
@@ -112,9 +102,7 @@ class ChainJournal:
 
     async def _keep(self, diff: Diff | None, step_index: int, path: str, is_note: bool = False) -> str | None:
         """Make a version, and store it as the durability has it."""
-        if self._stored is not None:
-            diff = self.before.since(self._stored)
-            self._stored = self._passed = None
+        diff = self._since_version(diff)
         if self._plan.durability == "exit":
             self._pending = step_index, path
             return None

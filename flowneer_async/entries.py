@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import FlowneerError, StoreFailed
-from flowneer_async.journal import advance
+from flowneer_async.journal import Following
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.shield import complete
@@ -19,7 +19,7 @@ from flowneer_async.unkept import NothingBetween
 from flowneer_async.versions import ROOT, Snapshot, Status, VersionedCheckpointEntry, version_id
 
 
-class EntryJournal(NothingBetween):
+class EntryJournal(Following, NothingBetween):
     """Entries for a store of two methods, from a root on: one for each step that changed something."""
 
     whole_steps = True
@@ -34,14 +34,10 @@ class EntryJournal(NothingBetween):
         shape: Shape,
         world: World,
     ) -> None:
-        self._plan, self._store, self._world = plan, store, world
-        self._run_id, self._shape, self.before = run_id, shape, mirror
+        super().__init__(mirror, shape)
+        self._plan, self._store, self._world, self._run_id = plan, store, world, run_id
         self._seq = 0
-        # The texts of the last entry, and the last step, where steps were passed over since then.
-        self._stored: Mapping[str, bytes] | None = None
-        self._passed: tuple[int, str] | None = None
         self.version = parent
-        self.diff: Diff | None = None
 
     async def begin(self) -> None:
         """Give the root, which holds the whole initial state."""
@@ -51,23 +47,14 @@ class EntryJournal(NothingBetween):
         return self._plan.keeps is None or self._plan.keeps(name)
 
     async def record(self, step_index: int, path: str, state: object) -> str | None:
-        self.diff = advance(self.before, self._shape, state, path)
-        return await self._keep(self.diff, step_index, path)
-
-    def follow(self, step_index: int, path: str, state: object) -> None:
-        if self._stored is None:
-            self._stored = dict(self.before.texts)
-        self._passed = step_index, path
-        self.diff = advance(self.before, self._shape, state, path)
+        return await self._keep(self._advance(path, state), step_index, path)
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:
         if self._passed is not None and status == "completed":
-            await self._keep(advance(self.before, self._shape, state, self._passed[1]), *self._passed)
+            await self._keep(self._advance(self._passed[1], state), *self._passed)
 
     async def _keep(self, diff: Diff | None, step_index: int, path: str) -> str | None:
-        if self._stored is not None:
-            diff = self.before.since(self._stored)
-            self._stored = self._passed = None
+        diff = self._since_version(diff)
         if diff is None:
             return None
         await self._give(diff, step_index, path)

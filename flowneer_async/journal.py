@@ -1,6 +1,6 @@
 """What the runner needs of whatever keeps the versions of a run."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 from flowneer_async.behind import Behind
@@ -89,3 +89,32 @@ def advance(mirror: Mirror, shape: Shape, state: object, path: str) -> Diff | No
         return mirror.advance(shape.items(state))
     except StateNotSerializable as error:
         raise StateNotSerializable(error.path, error.reason, step=path) from None
+
+
+class Following:
+    """A journal whose mirror follows every step, also those that make no version: the next one has their changes."""
+
+    def __init__(self, mirror: Mirror, shape: Shape) -> None:
+        self.before, self._shape = mirror, shape
+        self.diff: Diff | None = None
+        # The texts of the last version, and the last step, where steps were passed over since then.
+        self._stored: Mapping[str, bytes] | None = None
+        self._passed: tuple[int, str] | None = None
+
+    def follow(self, step_index: int, path: str, state: object) -> None:
+        """Take the state after a step that makes no version."""
+        if self._stored is None:
+            self._stored = dict(self.before.texts)
+        self._passed = step_index, path
+        self._advance(path, state)
+
+    def _advance(self, path: str, state: object) -> Diff | None:
+        self.diff = advance(self.before, self._shape, state, path)
+        return self.diff
+
+    def _since_version(self, diff: Diff | None) -> Diff | None:
+        """What the next version has to say, given what the last step changed."""
+        if self._stored is None:
+            return diff
+        stored, self._stored, self._passed = self._stored, None, None
+        return self.before.since(stored)
