@@ -51,7 +51,7 @@ from flowneer_async.steps import (
     parts,
 )
 
-Inner: TypeAlias = Union["Authoring[S]", Callable[["Authoring[S]"], "Authoring[S]"], AsyncStep[S]]
+AnyBody: TypeAlias = Union["Authoring[S]", Callable[["Authoring[S]"], "Authoring[S]"], AsyncStep[S]]
 """A body: a flow, a function that is given a builder and gives a flow, or one async step."""
 
 
@@ -138,9 +138,9 @@ class Authoring(Generic[S]):
     def branch(
         self,
         router: Asked[S, str, Any],
-        cases: Mapping[str, Inner[S]],
+        cases: Mapping[str, AnyBody[S]],
         *,
-        default: Inner[S] | None = None,
+        default: AnyBody[S] | None = None,
         name: str | None = None,
         aliases: Sequence[str] = (),
     ) -> Self:
@@ -161,7 +161,7 @@ class Authoring(Generic[S]):
     def loop(
         self,
         condition: Asked[S, object, Any],
-        body: Inner[S],
+        body: AnyBody[S],
         *,
         name: str | None = None,
         aliases: Sequence[str] = (),
@@ -177,7 +177,7 @@ class Authoring(Generic[S]):
     def batch(
         self,
         items: Asked[S, Iterable[object], Any],
-        body: Inner[S],
+        body: AnyBody[S],
         *,
         name: str | None = None,
         concurrency: int = 1,
@@ -213,7 +213,7 @@ class Authoring(Generic[S]):
 
     def parallel(
         self,
-        lanes: Sequence[Inner[S]],
+        lanes: Sequence[AnyBody[S]],
         *,
         reducer: Reducer | Mapping[str, Reducer] | None = None,
         name: str = "parallel",
@@ -300,7 +300,7 @@ class Authoring(Generic[S]):
             raise BadStep(self._plan.name, fragment, "it has an on_error: make it a step of its own, .then(…)")
         return built
 
-    def on_error(self, body: Inner[S]) -> Self:
+    def on_error(self, body: AnyBody[S]) -> Self:
         """What to do when a step of this flow fails for good: then the flow, or body, is over, and has not failed.
 
         First what its steps have done is undone (`compensate`), in reverse. `ctx.failure` names the step that failed.

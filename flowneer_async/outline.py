@@ -27,7 +27,7 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Located:
     """A step and its static path; `lane` is the number of the lane whose body it is a member of."""
 
     path: str
@@ -59,20 +59,20 @@ def inners(path: str, node: Node[Any]) -> tuple[Inner, ...]:
     )
 
 
-def places(inner: Inner) -> Iterator[Place]:
+def located(inner: Inner) -> Iterator[Located]:
     """The steps of a body and of all inside it, depth first; those of its `on_error` body come last."""
     for node in inner.body.order:
         path = beneath(inner.path, node.quoted)
-        yield Place(path, node, inner.lane)
+        yield Located(path, node, inner.lane)
         for each in inners(path, node):
-            yield from places(each)
+            yield from located(each)
     if inner.body.on_error is not None:
-        yield from places(Inner(beneath(inner.path, ERROR), inner.body.on_error, lane=inner.lane))
+        yield from located(Inner(beneath(inner.path, ERROR), inner.body.on_error, lane=inner.lane))
 
 
 def paths(body: Body[Any]) -> tuple[str, ...]:
     """The static paths of all steps, depth first; one that two lanes share is there once."""
-    return tuple(dict.fromkeys(place.path for place in places(Inner("", body))))
+    return tuple(dict.fromkeys(place.path for place in located(Inner("", body))))
 
 
 def lane_paths(body: Body[Any], prefix: str = "") -> tuple[str, ...]:
@@ -92,6 +92,6 @@ def fingerprint(body: Body[Any]) -> str:
     """16 hex digits that change with the kinds, the paths or the order of the steps, and with nothing else."""
     rows = "\n".join(
         f"{kind_of(place.node)} {'' if place.lane is None else place.lane} {place.path}"
-        for place in places(Inner("", body))
+        for place in located(Inner("", body))
     )
     return blake2b(rows.encode(), digest_size=8).hexdigest()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowneer_async.outline import Inner, fingerprint, kind_of, paths, places
+from flowneer_async.outline import Inner, fingerprint, kind_of, located, paths
 from flowneer_async.picture import Described, DescribedBody, DescribedStep, Progress, describe, to_mermaid
 from flowneer_async.policy import Backoff
 from tests.support.bodies import (
@@ -214,7 +214,7 @@ def test_a_description_holds_every_step_once_and_is_json(flow: AnyBody, name: st
     """In the order of the paths, each with its kind."""
     found = describe(name, flow)
     assert json.loads(json.dumps(found)) == found
-    expected = [(place.path, kind_of(place.node)) for place in places(Inner("", flow))]
+    expected = [(place.path, kind_of(place.node)) for place in located(Inner("", flow))]
     assert [(step["path"], step["kind"]) for step in steps(found)] == expected
     assert paths(flow) == tuple(dict.fromkeys(step["path"] for step in steps(found)))
 
@@ -380,7 +380,7 @@ def reachable(arrows: list[tuple[str, str]], start: str, chart: Chart) -> set[st
 
 def assert_drawn_whole(name: str, flow: AnyBody, progress: Progress | None) -> None:
     """Every step is there once, by its name, in its colour; all can be reached, and the end from all."""
-    chart, expected = read(to_mermaid(name, flow, progress)), dict(enumerate(places(Inner("", flow)), 1))
+    chart, expected = read(to_mermaid(name, flow, progress)), dict(enumerate(located(Inner("", flow)), 1))
     alone = {id: box for id, box in chart.boxes.items() if id not in chart.groups} | chart.groups
     found = {int(id[1:]): box for id, box in alone.items() if re.fullmatch(r"s\d+", id)}
     assert {number: box.text for number, box in found.items()} == {n: each.node.name for n, each in expected.items()}

@@ -1,6 +1,6 @@
 """A flow as a Mermaid flowchart.
 
-Steps are numbered as `outline.places` gives them: step 3 is the box or the subgraph `s3`. What belongs to it has its
+Steps are numbered as `outline.located` gives them: step 3 is the box or the subgraph `s3`. What belongs to it has its
 number too: the fork `f3` and join `j3` of a batch or a parallel, the lanes `l3_0`, `l3_1`, the head `h3` of a loop, the
 undoing `u3` and the fallback `b3` of a step. A body with an `on_error` stands in a subgraph `t1`, the other in `e1`.
 """

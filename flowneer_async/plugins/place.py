@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from flowneer_async.cursor import Frame, decode, encode
+from flowneer_async.cursor import decode, static
 
 
 @lru_cache(1024)
@@ -14,4 +14,4 @@ def name_at(path: str) -> str:
 @lru_cache(1024)
 def static_path(path: str) -> str:
     """The path without the numbers of items, iterations and jumps: the same for every item of a batch."""
-    return encode([Frame(frame.name) for frame in decode(path)])
+    return static(decode(path))
