@@ -1,13 +1,15 @@
-"""What a store is: two methods, or nine.
+"""What a store is: two methods, or fourteen.
 
 `VersionedCheckpointStore` is any object with `save` and `resolve`, sync or async: enough to keep the versions of runs
 and to resume from one of them. `VersionStore` is the full kind: it also knows runs, gives the right to write to one of
-them (its lease), refuses whoever has lost it, and keeps the signals that are sent to them.
+them (its lease), refuses whoever has lost it, keeps the signals that are sent to them, finds runs, and drops what is
+no longer wanted.
 """
 
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, get_args, runtime_checkable
 
 from flowneer_async.encoding import JSON
 from flowneer_async.errors import VersionConflict
@@ -24,6 +26,8 @@ from flowneer_async.versions import (
 )
 
 Plain = dict[str, object]
+
+EVERY_STATUS: frozenset[Status] = frozenset(get_args(Status))
 
 
 @runtime_checkable
@@ -45,6 +49,37 @@ class Lease:
 
     run_id: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are meant: those of which all of this is true. Times are Unix time in ms.
+
+    `owned` runs have a lease that has not lapsed, and whose owner is not known to be dead. A run has to have all of
+    `tags`, and may have more.
+    """
+
+    status: frozenset[Status] = EVERY_STATUS
+    flow: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    owned: bool | None = None
+    created_after: int | None = None
+    """At this time or later."""
+    created_before: int | None = None
+    """Before this time."""
+    updated_after: int | None = None
+    updated_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the runs that were asked for, the newest first; `next` leads to those after them, None if these are all.
+
+    Newest is what was stored last. A run that is stored meanwhile moves no other one to another page.
+    """
+
+    runs: tuple[Run, ...]
+    next: str | None = None
 
 
 @runtime_checkable
@@ -72,19 +107,52 @@ class VersionStore(Protocol):
         ...
 
     async def chain(self, version: str) -> Sequence[Version]:
-        """The versions from the last keyframe up to this one; raises UnknownVersion."""
+        """The versions from the last keyframe up to this one; raises UnknownVersion, which a pruned one is."""
         ...
 
-    async def versions(self, run_id: str) -> Sequence[Version]:
-        """All versions of a run, in order; raises UnknownRun."""
+    async def versions(self, run_id: str, first: int = 0, last: int | None = None) -> Sequence[Version]:
+        """The versions of a run from number `first` to `last`, all that there are, in order; raises UnknownRun."""
         ...
 
-    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
-        """Keep a signal for a run, whoever owns it and however it stands; raises UnknownRun."""
+    async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
+        """Keep a signal for a run, whoever owns it and however it stands; raises UnknownRun.
+
+        `sent` is the time of a signal that was sent before, and is copied.
+        """
         ...
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         """All signals of a run, used or not, in order; raises UnknownRun."""
+        ...
+
+    async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
+        """At most `limit` of these runs, the newest first; `after` is what the page before gave; raises BadOption."""
+        ...
+
+    async def count(self, runs: RunFilter) -> Mapping[Status, int]:
+        """How many of these runs there are of each status that any of them has."""
+        ...
+
+    async def drop(self, run_id: str, keep: int, since: int | None = None) -> int:
+        """Drop the versions of a run that none of those kept needs, and give how many; raises UnknownRun.
+
+        Kept are the last `keep` versions, at least one, those made at `since` (Unix time in ms) or later, and all after
+        them; needed is what they fold from. The run, whoever owns it, goes on as it would have.
+        """
+        ...
+
+    async def purge(self, run_id: str) -> None:
+        """Forget a run, with its versions and signals; raises UnknownRun, and RunBusy where it is owned.
+
+        No lease that was ever given for it is good for a later run of the same id.
+        """
+        ...
+
+    def changes(self, run_id: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
+        """Watch a run: what is entered waits, each time it is called, until the run may have changed.
+
+        It may have since it was entered, or since the call before returned; by whichever process.
+        """
         ...
 
 
@@ -94,8 +162,13 @@ def check_row(lease: Lease, versions: Sequence[Version]) -> None:
 
 
 def check_first(run: Run, versions: Sequence[Version]) -> None:
-    """Are these the first versions of this new run, from number 0 on? The same for `create`."""
-    _check_row(run.run_id, versions, 0)
+    """Are these the first versions of this new run, from number 0 on? The same for `create`.
+
+    A copy of a run that was pruned begins later: with a keyframe.
+    """
+    if versions and run.first and not versions[0].is_keyframe:
+        raise VersionConflict(versions[0].id, None)
+    _check_row(run.run_id, versions, run.first)
 
 
 def _check_row(run_id: str, versions: Sequence[Version], seq: int) -> None:

@@ -1,8 +1,8 @@
 """The chain: versions, what each is made of, and how a row of them folds to a state."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -121,8 +121,9 @@ class Run:
     """What a store knows of a run beside its versions.
 
     `state_type` is the qualified name of its state's type, `steps` are the paths of its flow's steps, `head` is the
-    number of its last version (-1: none yet). Whoever owns the run holds its lease, number `epoch`. Times are Unix time
-    in ms.
+    number of its last version (-1: none yet), `first` that of the first one kept: older ones were pruned. A fork began
+    at version `fork_of` of another run. Whoever owns the run holds its lease, number `epoch`. `tags` are the user's, to
+    find it by. Times are Unix time in ms.
     """
 
     run_id: str
@@ -136,6 +137,9 @@ class Run:
     owner: str | None = None
     created: int = 0
     updated: int = 0
+    first: int = 0
+    fork_of: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from flowneer_async import Fenced, FlowBuilder, FlowError, Lease, Run, RunBusy, 
 from flowneer_async.policy import unix_ms
 from flowneer_async.testing import FakeWorld
 from flowneer_async.testing.chains import counting
-from flowneer_stores import SqliteStore, owner, queries
+from flowneer_stores import SqliteStore, owner
+from flowneer_stores.sqlite import queries
 from flowneer_stores.writer import Writer
 from tests.support.counting import State, count, counts
 from tests.support.talking import Talking, talking

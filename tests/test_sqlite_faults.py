@@ -24,7 +24,7 @@ from flowneer_async import (
 )
 from flowneer_async.store import resolve
 from flowneer_stores import SqliteStore
-from flowneer_stores.writer import Writer
+from flowneer_stores.sqlite.desk import SqliteDesk
 from tests.support.counting import COUNTING, State, count, counts
 
 BIG = "x" * 2_000_000
@@ -124,13 +124,13 @@ async def test_runs_wait_for_a_locked_file_together(
 ) -> None:
     """A lock is nobody's own fault: writes that share a transaction are not tried again one by one."""
     tries: list[int] = []
-    execute = Writer._execute
+    execute = SqliteDesk.execute
 
-    async def counted(self: Writer, statement: str, rows: Sequence[Any]) -> Any:
+    async def counted(self: SqliteDesk, statement: str, rows: Sequence[Any]) -> Any:
         tries.append(len(rows))
         return await execute(self, statement, rows)
 
-    monkeypatch.setattr(Writer, "_execute", counted)
+    monkeypatch.setattr(SqliteDesk, "execute", counted)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         done = await asyncio.gather(*(counts(store, f"r{number}") for number in range(50)), return_exceptions=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import flowneer_stores.sqlite
+import flowneer_stores.sqlite.store
 from flowneer_async import BadOption, NotADatabase, Run, SchemaTooNew, Signal, StoreClosed, StoreFailed
 from flowneer_async.store import resolve
 from flowneer_stores import SqliteStore
@@ -276,7 +276,7 @@ async def test_an_opening_that_fails_leaves_nothing_behind(path: Path, monkeypat
         raise StoreFailed(str(path), "opening", "as told")
 
     before = resources()
-    monkeypatch.setattr(flowneer_stores.sqlite, "open_reader", fails)
+    monkeypatch.setattr(flowneer_stores.sqlite.store, "open_reader", fails)
     await refused(path)
     monkeypatch.undo()
     path.write_bytes(b"no database" * 99)

@@ -110,7 +110,7 @@ async def test_a_migrated_file_is_too_new_for_the_release_before(path: Path, mon
     """It says so, and does not write to it."""
     async with SqliteStore(path):
         pass
-    monkeypatch.setattr("flowneer_stores.queries.MIGRATIONS", ("",))
+    monkeypatch.setattr("flowneer_stores.sqlite.queries.MIGRATIONS", ("",))
     with pytest.raises(SchemaTooNew, match="upgrade") as caught:
         async with SqliteStore(path):
             pass

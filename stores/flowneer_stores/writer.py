@@ -1,42 +1,23 @@
 """Group commit: what all runs have asked for meanwhile is written in one transaction.
 
-Every write has one shape: one statement over many rows, `… (VALUES (…), (…), …)`. SQLite runs it in a transaction of
-its own, and one hop to the connection's thread does it all. Rows that do not fit are left out, and what the statement
-returns, for each of the others its run and a number, tells which. An append, of which that is not to be expected,
-returns nothing, for with each row the interpreter's lock would change hands: a row that does not fit makes it fail, and
-then each is tried alone.
+Every write has one shape: one statement over many rows, which is a transaction of its own. Rows that do not fit are
+left out, and what the statement returns, for each of the others its run and a number, tells which. An append, of which
+that is not to be expected, returns nothing: a row that does not fit makes it fail, and then each is tried alone.
 """
 
 import asyncio
-import sqlite3
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple, TypeAlias, cast
-
-import aiosqlite
+from typing import NamedTuple, Protocol, TypeAlias
 
 from flowneer_async.errors import StoreBusy, StoreClosed, StoreFailed
 from flowneer_async.shield import complete
-from flowneer_stores import queries
-from flowneer_stores.translate import translated
 
 Cell: TypeAlias = str | int | bytes | None
 Returned: TypeAlias = Mapping[str, int]
 """What a statement returned: of each run that its rows fit, a number, which is its epoch or that of its signal."""
 
-# What runs ask for first of all is done first: they exist before they are written to, and end before they are claimed.
-_ORDER = (
-    queries.CREATE,
-    queries.START,
-    queries.APPEND,
-    queries.SEND,
-    queries.RENEW,
-    queries.RELEASE,
-    queries.CLAIM,
-    queries.ABANDON,
-)
 _MOST_ROWS = 128
 # Of so many jobs that wait, some go into a transaction of their own: while it is committed, the runs of the other work.
 _ENOUGH = 64
@@ -46,6 +27,30 @@ class Refused(StoreFailed):
     """The rows do not fit what is stored."""
 
 
+class Desk(Protocol):
+    """What a database is to its writer."""
+
+    place: str
+    """What it is called in errors."""
+
+    @property
+    def order(self) -> Sequence[str]:
+        """All statements that write; of those that wait, the first is done first."""
+        ...
+
+    async def execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
+        """Commit rows of one statement, all that fit."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until all that has begun is done, or was undone."""
+        ...
+
+    def failure(self, error: Exception) -> Exception:
+        """What to tell a caller whose rows could not be committed for `error`; Refused where the rows are at fault."""
+        ...
+
+
 class _Job(NamedTuple):
     statement: str
     rows: Sequence[tuple[Cell, ...]]
@@ -53,16 +58,16 @@ class _Job(NamedTuple):
 
 
 class Writer:
-    """The only user of the connection that writes."""
+    """The only user of the desk at which a store writes."""
 
-    def __init__(self, db: aiosqlite.Connection, place: str, timeout: float) -> None:
-        self._db, self._place, self._timeout = db, place, timeout
-        self._queues: dict[str, deque[_Job]] = {statement: deque() for statement in _ORDER}
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._queues: dict[str, deque[_Job]] = {statement: deque() for statement in desk.order}
         self._queued = self._writing = 0
         self._closing = self._together = False
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._hands = [asyncio.create_task(self._work(), name=f"writer of {place}") for _ in range(2)]
+        self._hands = [asyncio.create_task(self._work(), name=f"writer of {desk.place}") for _ in range(2)]
 
     async def write(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
         """Commit rows of one statement, and give what it returned; raises Refused, or a StoreError.
@@ -70,14 +75,14 @@ class Writer:
         Cancelled, it waits until the rows are stored as a whole or not at all, and then raises the cancellation.
         """
         if self._closing:
-            raise StoreClosed(self._place)
+            raise StoreClosed(self._desk.place)
         try:
             if self._writing or self._queued or self._together:
                 return await self._put(statement, rows)
             # The only one that writes: then the caller does it itself, which saves two turns of the event loop.
             return await self._write_alone(statement, rows)
         except asyncio.CancelledError:
-            await complete(self._settle())
+            await complete(self._desk.settle())
             raise
 
     async def close(self) -> None:
@@ -96,9 +101,9 @@ class Writer:
     async def _write_alone(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
         self._writing += 1
         try:
-            return await self._execute(statement, rows)
+            return await self._desk.execute(statement, rows)
         except Exception as error:
-            raise self._failure(error) from error
+            raise self._desk.failure(error) from error
         finally:
             self._writing -= 1
             self._call()
@@ -110,10 +115,6 @@ class Writer:
 
     def _is_due(self) -> bool:
         return self._queued >= (_ENOUGH if self._writing else 1) and self._writing < len(self._hands)
-
-    async def _settle(self) -> None:
-        """Wait until all that has begun is done: the connection's thread does one thing after the other."""
-        await self._db.execute_fetchall("SELECT 1")
 
     async def _work(self) -> None:
         group: Sequence[_Job] = ()
@@ -133,7 +134,7 @@ class Writer:
             self._wake.set()
             for job in chain(group, *self._queues.values()):
                 if not job.done.done():
-                    job.done.set_exception(StoreClosed(self._place))
+                    job.done.set_exception(StoreClosed(self._desk.place))
 
     def _take(self) -> Sequence[_Job]:
         """Jobs for one transaction: never two of one run, so that what comes back of a run is one job's alone."""
@@ -162,9 +163,11 @@ class Writer:
         if not jobs:
             return
         try:
-            returned = await self._execute(jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs])))
+            returned = await self._desk.execute(
+                jobs[0].statement, list(chain.from_iterable([job.rows for job in jobs]))
+            )
         except Exception as error:  # whatever it is, each caller has to hear of it
-            await self._one_by_one(jobs, self._failure(error))
+            await self._one_by_one(jobs, self._desk.failure(error))
         else:
             for job in jobs:
                 if not job.done.done():
@@ -183,22 +186,3 @@ class Writer:
         for job in jobs:
             if not job.done.done():
                 job.done.set_exception(failure)
-
-    def _failure(self, error: Exception) -> Exception:
-        if isinstance(error, sqlite3.IntegrityError):
-            return Refused(self._place, "writing", str(error))
-        return translated(error, self._place, "writing", self._timeout)
-
-    async def _execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
-        # Few sizes, so that SQLite finds each text prepared: a row of nothing but NULL fits nowhere.
-        columns, size = len(rows[0]), 1 << (len(rows) - 1).bit_length()
-        padding = [(None,) * columns] * (size - len(rows))
-        cells = list(chain.from_iterable([*rows, *padding]))
-        returned = await self._db.execute_fetchall(_sql(statement, columns, size), cells)
-        return dict(cast(Iterable[tuple[str, int]], returned))
-
-
-@cache
-def _sql(statement: str, columns: int, size: int) -> str:
-    marks = "(" + ",".join("?" * columns) + ")"
-    return statement.replace("{rows}", ",".join([marks] * size))

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import aiosqlite
 
 from flowneer_async.errors import SchemaTooNew, StoreFailed
-from flowneer_stores import queries
-from flowneer_stores.translate import is_busy, translated
+from flowneer_stores.sqlite import queries
+from flowneer_stores.sqlite.translate import is_busy, translated
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 

@@ -28,11 +28,12 @@ from flowneer_async.policy import unix_ms
 from flowneer_async.shield import complete, on_asyncio
 from flowneer_async.store import Lease, Plain, check_first, check_row, resolve
 from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, parse_version_id, version_id
-from flowneer_stores import queries
-from flowneer_stores.connect import open_reader, open_writer
-from flowneer_stores.opened import Opened
 from flowneer_stores.owner import is_gone, this_owner
-from flowneer_stores.translate import translated
+from flowneer_stores.sqlite import queries
+from flowneer_stores.sqlite.connect import open_reader, open_writer
+from flowneer_stores.sqlite.desk import SqliteDesk
+from flowneer_stores.sqlite.opened import Opened
+from flowneer_stores.sqlite.translate import translated
 from flowneer_stores.writer import Refused, Writer
 
 
@@ -176,7 +177,7 @@ class SqliteStore:
         except BaseException:
             await db.close()
             raise
-        writer = Writer(db, str(self._path), self._timeout)
+        writer = Writer(SqliteDesk(db, str(self._path), self._timeout))
         self._opened = Opened(db, writer, reader, asyncio.create_task(self._renew(writer)))
 
     async def _leave(self, opened: Opened) -> None:

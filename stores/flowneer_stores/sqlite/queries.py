@@ -4,7 +4,7 @@ from importlib.resources import files
 
 
 def _read(name: str) -> str:
-    return (files("flowneer_stores") / "sql" / name).read_text("utf-8")
+    return (files("flowneer_stores.sqlite") / "sql" / name).read_text("utf-8")
 
 
 CREATE = _read("create.sql")

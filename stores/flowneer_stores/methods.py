@@ -1,0 +1,48 @@
+"""What every store of this package can be asked, beside the methods of the protocol that it answers by."""
+
+from collections.abc import AsyncGenerator, Mapping
+from datetime import timedelta
+from typing import Unpack
+
+from flowneer_async.errors import BadOption
+from flowneer_async.keeping import Where, every_run, prune, run_filter
+from flowneer_async.store import Page, Plain, VersionStore, resolve
+from flowneer_async.versions import Run, Snapshot, Status
+
+_MOST = 10_000
+
+
+class Methods(VersionStore):
+    """A full store, and what can be done with any."""
+
+    async def resolve(self, version: str) -> Snapshot[Plain]:
+        """The state that a version stood for, as a plain dict."""
+        return await resolve(self, version)
+
+    async def runs(self, *, limit: int = 100, after: str | None = None, **where: Unpack[Where]) -> Page:
+        """A page of at most `limit` runs, the newest first; `after` is the `next` of the page before.
+
+        Found by status, flow, tags, owned, created_after, created_before, updated_after, updated_before: all that are
+        given have to be true. Raises BadOption.
+        """
+        if not 1 <= limit <= _MOST:
+            raise BadOption("limit", limit, f"a page has from 1 to {_MOST} runs")
+        return await self.find(run_filter(where), limit, after)
+
+    def every_run(self, **where: Unpack[Where]) -> AsyncGenerator[Run, None]:
+        """All runs that `runs` finds, the newest first, read a page at a time: `async for run in …`."""
+        return every_run(self, run_filter(where))
+
+    async def counts(self, **where: Unpack[Where]) -> Mapping[Status, int]:
+        """How many runs there are of each status, of those that `runs` finds."""
+        return await self.count(run_filter(where))
+
+    async def prune(
+        self, *, keep: int | None = None, older_than: timedelta | float | None = None, **where: Unpack[Where]
+    ) -> int:
+        """Drop versions that are not among the last `keep` of their run, and older than `older_than` (seconds).
+
+        Where one of the two is not given, the other decides alone. Of the runs that `runs` finds. What a kept version
+        folds from is kept too, and the last version always: so every run goes on. Gives how many were dropped.
+        """
+        return await prune(self, run_filter(where), keep, older_than)

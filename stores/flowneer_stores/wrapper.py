@@ -1,0 +1,70 @@
+"""A store around another one: what a wrapper does not change, it passes on."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from flowneer_async.store import Lease, Page, RunFilter, VersionStore
+from flowneer_async.versions import Run, Signal, Status, Version
+from flowneer_stores.methods import Methods
+
+
+class Wrapper(Methods):
+    """Another store, `store`, which is entered and left with this one where it is a context manager."""
+
+    def __init__(self, store: VersionStore) -> None:
+        self._store = store
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._store, AbstractAsyncContextManager):
+            await self._stack.enter_async_context(self._store)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+
+    async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
+        return await self._store.create(run, versions)
+
+    async def claim(self, run: Run) -> Lease:
+        return await self._store.claim(run)
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        await self._store.append(lease, versions)
+
+    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
+        await self._store.release(lease, status, error)
+
+    async def read(self, run_id: str) -> Run:
+        return await self._store.read(run_id)
+
+    async def chain(self, version: str) -> Sequence[Version]:
+        return await self._store.chain(version)
+
+    async def versions(self, run_id: str, first: int = 0, last: int | None = None) -> Sequence[Version]:
+        return await self._store.versions(run_id, first, last)
+
+    async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
+        return await self._store.send(run_id, name, payload, sent)
+
+    async def signals(self, run_id: str) -> Sequence[Signal]:
+        return await self._store.signals(run_id)
+
+    async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
+        return await self._store.find(runs, limit, after)
+
+    async def count(self, runs: RunFilter) -> Mapping[Status, int]:
+        return await self._store.count(runs)
+
+    async def drop(self, run_id: str, keep: int, since: int | None = None) -> int:
+        return await self._store.drop(run_id, keep, since)
+
+    async def purge(self, run_id: str) -> None:
+        await self._store.purge(run_id)
+
+    def changes(self, run_id: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
+        return self._store.changes(run_id)
