@@ -3,6 +3,7 @@
 from flowneer_async.context import Context
 from flowneer_async.differ import Diff, diff
 from flowneer_async.errors import (
+    BadExport,
     BadName,
     BadOption,
     BadSignal,
@@ -25,13 +26,16 @@ from flowneer_async.errors import (
     NotFinished,
     NotWaiting,
     PluginCollision,
+    ReadOnly,
     RunBusy,
     RunError,
+    RunExists,
     SchemaTooNew,
     SignalTimeout,
     StateError,
     StateMissing,
     StateNotSerializable,
+    StateTooLarge,
     StateTypeUnknown,
     StepLimitReached,
     StepOver,
@@ -42,6 +46,7 @@ from flowneer_async.errors import (
     StoreFailed,
     StoreFull,
     StoreNeeded,
+    TooManyVersions,
     TooManyVisits,
     Undone,
     UnknownAnchor,
@@ -65,17 +70,19 @@ from flowneer_async.events import (
 )
 from flowneer_async.flow import FlowBuilder, fragment
 from flowneer_async.hooks import Hooks
+from flowneer_async.keeping import Where, prune
 from flowneer_async.picture import Described, Progress
 from flowneer_async.policy import Backoff, World
 from flowneer_async.resuming import ResumePlan
 from flowneer_async.runner import Result
 from flowneer_async.steps import Goto, goto
-from flowneer_async.store import Lease, VersionedCheckpointStore, VersionStore
+from flowneer_async.store import Lease, Page, RunFilter, VersionedCheckpointStore, VersionStore
 from flowneer_async.stream import Events
 from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, VersionedCheckpointEntry
 
 __all__ = [
     "Backoff",
+    "BadExport",
     "BadName",
     "BadOption",
     "BadSignal",
@@ -108,15 +115,19 @@ __all__ = [
     "NotADatabase",
     "NotFinished",
     "NotWaiting",
+    "Page",
     "PluginCollision",
     "Progress",
+    "ReadOnly",
     "Result",
     "ResumePlan",
     "Run",
     "RunBusy",
     "RunDone",
     "RunError",
+    "RunExists",
     "RunFailed",
+    "RunFilter",
     "RunStarted",
     "RunWaiting",
     "SchemaTooNew",
@@ -126,6 +137,7 @@ __all__ = [
     "StateError",
     "StateMissing",
     "StateNotSerializable",
+    "StateTooLarge",
     "StateTypeUnknown",
     "Status",
     "StepDone",
@@ -140,6 +152,7 @@ __all__ = [
     "StoreFailed",
     "StoreFull",
     "StoreNeeded",
+    "TooManyVersions",
     "TooManyVisits",
     "Undone",
     "UnknownAnchor",
@@ -152,8 +165,10 @@ __all__ = [
     "VersionedCheckpointEntry",
     "VersionedCheckpointStore",
     "Waiting",
+    "Where",
     "World",
     "diff",
     "fragment",
     "goto",
+    "prune",
 ]

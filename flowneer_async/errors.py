@@ -38,6 +38,8 @@
         ├── UnknownRun  UnknownVersion
         ├── CorruptVersion  BrokenChain  VersionConflict
         ├── NotADatabase  SchemaTooNew
+        ├── ReadOnly  StateTooLarge  TooManyVersions
+        ├── RunExists  BadExport
         └── StoreFull  StoreBusy  StoreClosed  StoreFailed
 
 Messages hold ids, names, keys, types and sizes: never a value of the state, which may be a secret.
@@ -448,6 +450,52 @@ class StoreFailed(StoreError):
     def __init__(self, place: str, operation: str, reason: str) -> None:
         super().__init__(f"{operation} failed in {place!r}: {reason}")
         self.place, self.operation, self.reason = place, operation, reason
+
+
+class ReadOnly(StoreError):
+    """The store only reads, and was asked to `operation`."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"this store is read-only and cannot {operation}: use the one that it is made of")
+        self.operation = operation
+
+
+class StateTooLarge(StoreError):
+    """A state of run `run_id` has `size` bytes of JSON, and may have `limit`; nothing of it was stored."""
+
+    def __init__(self, run_id: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"the state of run {run_id!r} would have {size:,} bytes, and may have {limit:,}: keep what is large "
+            "elsewhere and its place in the state, or allow more and run the same run id again"
+        )
+        self.run_id, self.size, self.limit = run_id, size, limit
+
+
+class TooManyVersions(StoreError):
+    """Run `run_id` may have `limit` versions, and would have more; nothing of them was stored."""
+
+    def __init__(self, run_id: str, limit: int) -> None:
+        super().__init__(
+            f"run {run_id!r} would have more than {limit:,} versions: look for a loop that does not end, or allow more "
+            "and run the same run id again"
+        )
+        self.run_id, self.limit = run_id, limit
+
+
+class RunExists(StoreError):
+    """A run cannot be brought into a store that has a run `run_id` already; nothing was changed."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"the store has a run {run_id!r} already: purge that one first, or use another store")
+        self.run_id = run_id
+
+
+class BadExport(StoreError):
+    """Line `line` (from 1) of what was to be imported is not what was exported; nothing of it was stored."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line} of the export cannot be used: {reason}")
+        self.line, self.reason = line, reason
 
 
 def _described(step: object) -> str:
