@@ -12,6 +12,8 @@ from flowneer_async.splice import Splice, Text
 
 Status: TypeAlias = Literal["running", "waiting", "completed", "failed", "cancelled"]
 State = TypeVar("State")
+Texts: TypeAlias = dict[str, bytes | Text]
+"""The JSON of each key; in chunks where it is long and was spliced."""
 
 ROOT = -1
 """The step index of a root version, before any step."""
@@ -123,7 +125,7 @@ class Run:
     `state_type` is the qualified name of its state's type, `steps` are the paths of its flow's steps, `head` is the
     number of its last version (-1: none yet), `first` that of the first one kept: older ones were pruned. A fork began
     at version `fork_of` of another run. Whoever owns the run holds its lease, number `epoch`. `tags` are the user's, to
-    find it by. Times are Unix time in ms.
+    find it by; `seal` is whatever a wrapper of the store has to keep with it. Times are Unix time in ms.
     """
 
     run_id: str
@@ -140,6 +142,7 @@ class Run:
     first: int = 0
     fork_of: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    seal: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def grow(
     """The version that follows `head`, and the head that it becomes."""
     run_id, seq = head.run_id, head.seq + 1
     base, weight, size = (seq, 0, len(body)) if keyframe else (head.base, head.weight + weight_of(body), head.keyframe)
-    digest = _digest(head.digest, run_id, seq, base, fork_of, step_index, path, timestamp, body)
+    digest = digest_of(head.digest, run_id, seq, base, fork_of, step_index, path, timestamp, body)
     parent_digest = head.digest if keyframe else b""
     version = Version(run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
     return version, Head(run_id, seq, base, digest, weight, size)
@@ -205,17 +208,19 @@ def head_of(chain: Sequence[Version]) -> Head:
 
 def fold(chain: Iterable[Version]) -> dict[str, bytes]:
     """The JSON of each key after the last version of a chain, whose first is a keyframe. Parses no value."""
-    texts: dict[str, bytes | Text] = {}
+    texts: Texts = {}
     for version in chain:
-        if version.is_keyframe:
-            texts.clear()
-        if version.body:
-            _apply(Patch.decode(version.body), texts)
+        apply(version, texts)
     return {key: text if isinstance(text, bytes) else text.join() for key, text in texts.items()}
 
 
-def _apply(patch: Patch, texts: dict[str, bytes | Text]) -> None:
-    sets, removed, splices = patch
+def apply(version: Version, texts: Texts) -> None:
+    """Make of the JSON of each key before a version that after it. Parses no value; raises ValueError, KeyError."""
+    if version.is_keyframe:
+        texts.clear()
+    if not version.body:
+        return
+    sets, removed, splices = Patch.decode(version.body)
     for key in removed:
         del texts[key]
     for key, cut in splices.items():
@@ -241,7 +246,7 @@ def checked(version: str, chain: Sequence[Version]) -> Sequence[Version]:
     for row in chain:
         if (row.run_id, row.seq) != (run_id, expected):
             raise BrokenChain(version, version_id(run_id, expected))
-        digest = _digest(
+        digest = digest_of(
             digest, row.run_id, row.seq, row.base, row.fork_of, row.step_index, row.path, row.timestamp, row.body
         )
         if row.digest != digest:
@@ -261,7 +266,7 @@ def resolved(version: str, chain: Sequence[Version]) -> dict[str, bytes]:
         raise CorruptVersion(version, f"it cannot be folded: {error}") from error
 
 
-def _digest(
+def digest_of(
     parent_digest: bytes,
     run_id: str,
     seq: int,
@@ -272,5 +277,6 @@ def _digest(
     timestamp: int,
     body: bytes,
 ) -> bytes:
+    """The digest of a version: over that of its parent, its own fields and its body."""
     head = f"{run_id}@{seq} {base} {fork_of} {step_index} {timestamp} {path}\n"
     return blake2b(b"".join((parent_digest, head.encode(), body)), digest_size=16).digest()
