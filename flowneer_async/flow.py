@@ -4,7 +4,7 @@
 # pyright: reportUnnecessaryIsInstance=false
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
@@ -13,6 +13,7 @@ from flowneer_async.authoring import Authoring
 from flowneer_async.defining import check_choice, check_count, check_name
 from flowneer_async.errors import BadOption, PluginCollision, StoreNeeded, UnknownVersion
 from flowneer_async.hooks import Filter, Filtered, Hooks, matcher
+from flowneer_async.keeping import NO_TAGS
 from flowneer_async.payload import sent
 from flowneer_async.picture import Described, Progress, describe, to_mermaid
 from flowneer_async.plan import Durability, Migrate, Plan
@@ -109,18 +110,25 @@ class FlowBuilder(Authoring[S]):
         )._with(resumes=version)
 
     async def run(
-        self, state: S | None = None, *, run_id: str | None = None, deps: object = None, world: World = _WORLD
+        self,
+        state: S | None = None,
+        *,
+        run_id: str | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
+        deps: object = None,
+        world: World = _WORLD,
     ) -> Result[S]:
         """Run the flow on `state`, which its steps change in place.
 
         With a store, `run_id` makes this idempotent: a new id starts, an unfinished run goes on from its own last
-        version (`state` is then not looked at, and may be left out), a finished one returns its result. `deps` are live
-        objects for `ctx.deps`.
+        version (`state` is then not looked at, and may be left out), a finished one returns its result. A new run is
+        given the `tags`, names with texts, by which `store.runs(tags=…)` finds it. `deps` are live objects for
+        `ctx.deps`.
 
         Raises FlowError where a step failed, StateNotSerializable, StepReturned, StateMissing, RunBusy, Fenced,
         FlowChanged, ForeignRun, BadName, BadState and what the store raises; cancelled, it stores that and re-raises.
         """
-        return await execute(self._plan, state, run_id, deps, world)
+        return await execute(self._plan, state, run_id, deps, world, tags=tags)
 
     async def resume(
         self,
@@ -155,6 +163,7 @@ class FlowBuilder(Authoring[S]):
         state: S | None = None,
         *,
         run_id: str | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
         deps: object = None,
         world: World = _WORLD,
         buffer: int = 64,
@@ -168,7 +177,7 @@ class FlowBuilder(Authoring[S]):
         """
         check_count("buffer", buffer, 0)
         plan = self._plan.checked
-        return streamed(lambda watch: execute(plan, state, run_id, deps, world, watch), buffer, detach)
+        return streamed(lambda watch: execute(plan, state, run_id, deps, world, watch, tags=tags), buffer, detach)
 
     def add_hooks(self, hooks: Hooks[S], filter: Filter | None = None) -> Self:
         """A flow that has these hooks too, for the steps that `filter` names: a list of globs, or a function."""

@@ -9,6 +9,8 @@ from flowneer_async.policy import unix_ms
 from flowneer_async.store import EVERY_STATUS, RunFilter, VersionStore
 from flowneer_async.versions import Run, Status
 
+NO_TAGS: Mapping[str, str] = {}
+
 _PAGE = 100
 
 
@@ -101,7 +103,7 @@ def _ms(name: str, moment: object) -> int:
 
 
 def _statuses(status: Status | Collection[Status]) -> frozenset[Status]:
-    wanted = frozenset([cast(Status, status)] if isinstance(status, str) else status)
+    wanted: set[str] = {status} if isinstance(status, str) else set(status)
     if not wanted <= EVERY_STATUS:
-        raise BadOption("status", sorted(wanted - EVERY_STATUS)[0], f"it is one of {', '.join(sorted(EVERY_STATUS))}")
-    return wanted
+        raise BadOption("status", min(wanted - EVERY_STATUS), f"it is one of {', '.join(sorted(EVERY_STATUS))}")
+    return EVERY_STATUS & wanted

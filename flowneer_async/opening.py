@@ -3,6 +3,7 @@
 # A store of the user's may give anything.
 # pyright: reportUnnecessaryIsInstance=false
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from flowneer_async.errors import (
     StateMissing,
 )
 from flowneer_async.journal import Kept
+from flowneer_async.keeping import NO_TAGS, checked_tags
 from flowneer_async.memory import Memory
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
@@ -69,8 +71,9 @@ class Opening:
         *,
         mirrors: bool = False,
         answer: Answer | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
     ) -> None:
-        self._plan, self._state, self._world = plan, state, world
+        self._plan, self._state, self._world, self._tags = plan, state, world, checked_tags(tags)
         self._run_id = None if run_id is None else check_run_id(run_id)
         self._reading = Reading(plan, self._shape_wanted())
         self._shape, self._codec = self._reading.shape, self._reading.codec
@@ -134,8 +137,17 @@ class Opening:
             return await self._go_on(store, run_id, None)
         start = self._begun() if origin is None else await self._reading.start(origin)
         now, plan = self._world.now(), self._plan
-        run = Run(run_id, plan.name, self._shape.type.__qualname__, plan.steps, created=now, updated=now)
         fork_of = None if origin is None else origin.version
+        run = Run(
+            run_id,
+            plan.name,
+            self._shape.type.__qualname__,
+            plan.steps,
+            created=now,
+            updated=now,
+            fork_of=fork_of,
+            tags=self._tags,
+        )
         start.memory.begin_fork()
         if start.migrated:
             start.mirror.advance(self._shape.items(start.state))
@@ -158,8 +170,8 @@ class Opening:
     async def _go_on_from(self, store: VersionStore, run: Run, origin: Stored | None) -> Opened:
         if run.head < 0:
             raise BrokenChain(version_id(run.run_id, 0), version_id(run.run_id, 0))
-        if origin is not None:
-            await _check_fork(store, run.run_id, origin.version)
+        if origin is not None and run.fork_of != origin.version:
+            raise BadName("fork", run.run_id, f"the run of this id is no fork of {origin.version!r}")
         stored = await self._reading.stored(store, run, version_id(run.run_id, run.head))
         if run.status == "completed":
             mirror = Mirror(self._codec, stored.texts)
@@ -214,10 +226,3 @@ class Opening:
 
     def _entry_journal(self, store: VersionedCheckpointStore, run_id: str, start: Start) -> EntryJournal:
         return EntryJournal(self._plan, store, run_id, self._plan.resumes, start.mirror, self._shape, self._world)
-
-
-async def _check_fork(store: VersionStore, run_id: str, version: str) -> None:
-    """Is the run of this id a fork of that version?"""
-    (first,) = await store.chain(version_id(run_id, 0))
-    if first.fork_of != version:
-        raise BadName("fork", run_id, f"the run of this id is no fork of {version!r}")

@@ -165,7 +165,7 @@ class Reading:
         """The steps that a run has done, as far as its versions tell."""
         body, paths = self._plan.body, self._plan.paths
         found = done_in(paths, [renamed(body, version.path) for version in await store.versions(run.run_id)])
-        if self._plan.keeps is None and not self._plan.skip_unchanged:
+        if self._plan.keeps is None and not self._plan.skip_unchanged and not run.first:
             return found
-        passed = before(static(decode(at)), paths)  # among them steps that have made no version
+        passed = before(static(decode(at)), paths)  # among them steps whose versions were not made, or were pruned
         return tuple(path for path in paths if path in found or path in passed)

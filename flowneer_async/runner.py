@@ -1,6 +1,6 @@
 """One execution of a flow: open the run, walk its steps, store how that ended."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, cast
@@ -13,6 +13,7 @@ from flowneer_async.behind import beside
 from flowneer_async.errors import Fenced, FlowError, RunBusy, RunError, StateError
 from flowneer_async.events import Event, Failure, RunDone, RunFailed, RunStarted, RunWaiting, Waiting
 from flowneer_async.journal import Unsaved
+from flowneer_async.keeping import NO_TAGS
 from flowneer_async.lane import numbered
 from flowneer_async.line import Core, Line
 from flowneer_async.memory import Memory
@@ -51,11 +52,13 @@ async def execute(
     world: World,
     watch: Watch | None = None,
     answer: Answer | None = None,
+    tags: Mapping[str, str] = NO_TAGS,
 ) -> Result[S]:
     """Run a flow to its end, or until it waits, from its beginning or from where it was."""
     plan = plan.checked
     while True:
-        opened = await _open(plan, Opening(plan, state, run_id, world, mirrors=watch is not None, answer=answer))
+        opening = Opening(plan, state, run_id, world, mirrors=watch is not None, answer=answer, tags=tags)
+        opened = await _open(plan, opening)
         waits = await _Run(plan, opened, deps, world, watch).work()
         if not await _came_meanwhile(plan, opened, waits):
             return _result(opened, waits)

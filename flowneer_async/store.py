@@ -91,15 +91,18 @@ class VersionStore(Protocol):
         ...
 
     async def claim(self, run: Run) -> Lease:
-        """Own a run as it was last read, with the flow's steps as they are now; raises RunBusy, UnknownRun."""
+        """Own a run as it was last read, with the flow's steps and the seal as they are now.
+
+        Raises RunBusy, UnknownRun.
+        """
         ...
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         """Append to the head of the owned run; raises Fenced, VersionConflict."""
         ...
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
-        """Store how the run stands and give the lease back; does nothing where it is another's by now."""
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+        """Store how the run stands, and its seal, and give the lease back; nothing where it is another's by now."""
         ...
 
     async def read(self, run_id: str) -> Run:

@@ -109,7 +109,7 @@ async def test_a_commit_survives_a_power_cut(path: Path) -> None:
     async with SqliteStore(path) as store:
         writer = store._opened_or_raise().db
         assert list(await writer.execute_fetchall("PRAGMA journal_mode")) == [("wal",)]
-        assert list(await writer.execute_fetchall("PRAGMA synchronous")) == [(2,)]
+        assert list(await writer.execute_fetchall("PRAGMA synchronous")) == [(3,)]
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -176,7 +176,7 @@ async def test_a_file_remembers_its_schema(path: Path) -> None:
     for _ in range(2):
         async with SqliteStore(path):
             pass
-        assert rows(path, "SELECT version FROM flowneer_schema") == [(2,)]
+        assert rows(path, "SELECT version FROM flowneer_schema") == [(3,)]
 
 
 async def test_a_newer_schema_is_left_alone(path: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_newer_schema_is_left_alone(path: Path) -> None:
     with pytest.raises(SchemaTooNew, match="upgrade") as caught:
         async with SqliteStore(path):
             pass
-    assert (caught.value.found, caught.value.known) == (99, 2)
+    assert (caught.value.found, caught.value.known) == (99, 3)
     assert rows(path, "SELECT version FROM flowneer_schema") == [(99,)]
 
 
@@ -224,7 +224,8 @@ async def test_tables_of_others_are_left_alone(path: Path) -> None:
     async with SqliteStore(path) as store:
         await counts(store, "r")
     assert rows(path, "SELECT x FROM mine") == [(7,)]
-    assert tables(path) == {"mine", "flowneer_runs", "flowneer_versions", "flowneer_signals", "flowneer_schema"}
+    ours = {"flowneer_runs", "flowneer_versions", "flowneer_signals", "flowneer_schema", "flowneer_tags"}
+    assert tables(path) == {"mine", *ours}
 
 
 async def test_a_schema_is_there_as_a_whole_or_not_at_all(path: Path) -> None:

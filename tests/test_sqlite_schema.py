@@ -1,6 +1,7 @@
 """Files of earlier releases, which are brought to the schema of this one when they are opened.
 
-`data/schema-N.sql` is what a release of schema N stored, as SQLite's own dump: a finished run and one that failed.
+`data/schema-N.sql` is what a release of schema N stored, as SQLite's own dump: a finished run and one that failed; from
+schema 2 on also a fork, and a run that waits and has a signal.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowneer_async import SchemaTooNew, StoreFailed
+from flowneer_async import FlowBuilder, SchemaTooNew, StoreFailed
 from flowneer_async.testing.chains import chain_of, new_run
 from flowneer_stores import SqliteStore
 from tests.support.chains import stored_states
@@ -19,12 +20,18 @@ DATA = Path(__file__).parent / "data"
 FIRST = [{"text": "hello", "n": 0}, {"text": "hello, wörld", "n": 0}, {"text": "hello, wörld", "n": 1}]
 
 
+@pytest.fixture(params=[1, 2])
+def earlier(request: pytest.FixtureRequest) -> int:
+    """The schema of an earlier release."""
+    return request.param
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file of schema 1."""
+def path(tmp_path: Path, earlier: int) -> Path:
+    """A file of that schema."""
     path = tmp_path / "runs.db"
     with closing(sqlite3.connect(path)) as db:
-        db.executescript((DATA / "schema-1.sql").read_text("utf-8"))
+        db.executescript((DATA / f"schema-{earlier}.sql").read_text("utf-8"))
     return path
 
 
@@ -54,13 +61,31 @@ async def test_what_an_earlier_release_stored_is_kept(path: Path) -> None:
     for _ in range(2):
         async with SqliteStore(path) as store:
             await check_first(store)
-    assert rows(path, "SELECT version FROM flowneer_schema") == [(2,)]
+    assert rows(path, "SELECT version FROM flowneer_schema") == [(3,)]
+
+
+@pytest.mark.parametrize("earlier", [2], indirect=True)
+async def test_forks_and_waiting_runs_are_kept(path: Path) -> None:
+    """A fork knows what it is a fork of, and a signal that was sent is there, so that the run goes on."""
+
+    def count(state: dict[str, int]) -> None:
+        state["n"] += 1
+
+    def greet(state: dict[str, int]) -> None:
+        raise AssertionError("it was done before")
+
+    async with SqliteStore(path) as store:
+        assert [(await store.read(run_id)).fork_of for run_id in ("fork", "done")] == ["done@1", None]
+        flow = FlowBuilder("waiting").start_with(greet).wait_for("go").then(count).with_versioned_checkpoint(store)
+        result = await flow.run(run_id="waiting")
+        assert (result.status, result.state) == ("completed", {"text": "hello, wörld", "n": 1})
 
 
 async def test_runs_of_an_earlier_release_can_do_all_that_new_ones_can(path: Path) -> None:
     """They take signals, and go on."""
     async with SqliteStore(path) as store:
         assert list(await store.signals("done")) == []
+        assert [run.run_id for run in (await store.runs(status="failed")).runs] == ["failed"]
         sent = [await store.send(run_id, "go", b"1") for run_id in ("done", "failed", "failed")]
         assert [signal.number for signal in sent] == [1, 1, 2]
         assert list(await store.signals("failed")) == sent[1:]
@@ -70,6 +95,8 @@ async def test_runs_of_an_earlier_release_can_do_all_that_new_ones_can(path: Pat
         assert (await store.read("failed")).head == 2
         assert await store.create(new_run(), chain_of("run", [b"", b""])) is not None
         assert (await store.read("run")).head == 1
+        assert await store.drop("failed", 1) == 0
+        await store.purge("done")
 
 
 async def test_an_earlier_file_gets_the_schema_of_a_new_one(path: Path, tmp_path: Path) -> None:
@@ -80,15 +107,15 @@ async def test_an_earlier_file_gets_the_schema_of_a_new_one(path: Path, tmp_path
     assert schema(path) == schema(tmp_path / "new.db")
 
 
-async def test_a_migration_is_done_as_a_whole_or_not_at_all(path: Path) -> None:
+async def test_a_migration_is_done_as_a_whole_or_not_at_all(path: Path, earlier: int) -> None:
     """Where a part of it fails, the file stays as it was, and can be opened once the reason is gone."""
-    rows(path, "CREATE VIEW flowneer_chains AS SELECT 7")
+    rows(path, "CREATE VIEW flowneer_tags AS SELECT 7")
     before = schema(path)
     with pytest.raises(StoreFailed, match="already exists"):
         async with SqliteStore(path):
             pass
-    assert (schema(path), rows(path, "SELECT version FROM flowneer_schema")) == (before, [(1,)])
-    rows(path, "DROP VIEW flowneer_chains")
+    assert (schema(path), rows(path, "SELECT version FROM flowneer_schema")) == (before, [(earlier,)])
+    rows(path, "DROP VIEW flowneer_tags")
     async with SqliteStore(path) as store:
         await check_first(store)
 
@@ -102,8 +129,8 @@ async def test_of_two_stores_that_open_an_earlier_file_one_migrates_it(path: Pat
             await store.send("done", "go", b"1")
 
     await asyncio.gather(*(use() for _ in range(4)))
-    assert rows(path, "SELECT version FROM flowneer_schema") == [(2,)]
-    assert rows(path, "SELECT number FROM flowneer_signals") == [(1,), (2,), (3,), (4,)]
+    assert rows(path, "SELECT version FROM flowneer_schema") == [(3,)]
+    assert rows(path, "SELECT number FROM flowneer_signals WHERE run = 1") == [(1,), (2,), (3,), (4,)]
 
 
 async def test_a_migrated_file_is_too_new_for_the_release_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +141,4 @@ async def test_a_migrated_file_is_too_new_for_the_release_before(path: Path, mon
     with pytest.raises(SchemaTooNew, match="upgrade") as caught:
         async with SqliteStore(path):
             pass
-    assert (caught.value.found, caught.value.known) == (2, 1)
+    assert (caught.value.found, caught.value.known) == (3, 1)

@@ -46,8 +46,8 @@ class CrashingStore:
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._commit("append", lambda store: store.append(lease, versions))
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
-        await self._commit("release", lambda store: store.release(lease, status, error))
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+        await self._commit("release", lambda store: store.release(lease, status, error, seal))
 
     async def read(self, run_id: str) -> Run:
         return await self._alive.read(run_id)

@@ -12,6 +12,13 @@ from flowneer_async.versions import Run, Snapshot, Status
 _MOST = 10_000
 
 
+def row_of(after: str) -> int:
+    """The row that a page ended with, from its `next`; raises BadOption."""
+    if not (after.isascii() and after.isdecimal() and len(after) < 19):
+        raise BadOption("after", after, "it is the `next` of a page of runs")
+    return int(after)
+
+
 class Methods(VersionStore):
     """A full store, and what can be done with any."""
 

@@ -36,8 +36,8 @@ class Wrapper(Methods):
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._store.append(lease, versions)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
-        await self._store.release(lease, status, error)
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+        await self._store.release(lease, status, error, seal)
 
     async def read(self, run_id: str) -> Run:
         return await self._store.read(run_id)

@@ -20,6 +20,8 @@ _LEAST_SQLITE = (3, 37, 0)
 _SETTINGS = (
     # Larger than SQLite's own 4096: versions of about 1 KB then leave little of a page unused.
     "PRAGMA page_size = 8192",
+    # So that pages of what was dropped can be given back without writing the whole file anew; for new files only.
+    "PRAGMA auto_vacuum = INCREMENTAL",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
@@ -130,6 +132,7 @@ async def _upgrade(db: aiosqlite.Connection, found: int, place: str) -> None:
     for script in queries.MIGRATIONS[found:]:
         for statement in script.split(";\n\n"):
             await db.execute_fetchall(statement)
-    if found < known:
-        await db.execute_fetchall("DELETE FROM flowneer_schema")
-        await db.execute_fetchall("INSERT INTO flowneer_schema VALUES (?)", (known,))
+    if found == 0:
+        await db.execute_fetchall("INSERT INTO flowneer_schema (version) VALUES (?)", (known,))
+    elif found < known:
+        await db.execute_fetchall("UPDATE flowneer_schema SET version = ?", (known,))

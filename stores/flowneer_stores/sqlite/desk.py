@@ -26,6 +26,8 @@ class SqliteDesk:
         queries.RENEW,
         queries.RELEASE,
         queries.CLAIM,
+        queries.DROP,
+        queries.PURGE,
         queries.ABANDON,
     )
 

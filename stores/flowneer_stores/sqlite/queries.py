@@ -19,6 +19,11 @@ CHAIN = _read("chain.sql")
 VERSIONS = _read("versions.sql")
 SEND = _read("send.sql")
 SIGNALS = _read("signals.sql")
+FIND = _read("find.sql")
+COUNT = _read("count.sql")
+OWNERS = _read("owners.sql")
+DROP = _read("drop.sql")
+PURGE = _read("purge.sql")
 
-MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1, 2))
+MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1, 2, 3))
 """What brings a database from schema n to schema n + 1."""

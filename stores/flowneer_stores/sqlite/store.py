@@ -3,11 +3,11 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 import anyio
 import orjson
@@ -26,18 +26,27 @@ from flowneer_async.errors import (
 )
 from flowneer_async.policy import unix_ms
 from flowneer_async.shield import complete, on_asyncio
-from flowneer_async.store import Lease, Plain, check_first, check_row, resolve
-from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, parse_version_id, version_id
+from flowneer_async.store import Lease, Page, RunFilter, check_first, check_row
+from flowneer_async.versions import Run, Signal, Status, Version, parse_version_id, version_id
+from flowneer_stores.methods import Methods, row_of
 from flowneer_stores.owner import is_gone, this_owner
 from flowneer_stores.sqlite import queries
+from flowneer_stores.sqlite.compact import compacted
 from flowneer_stores.sqlite.connect import open_reader, open_writer
 from flowneer_stores.sqlite.desk import SqliteDesk
+from flowneer_stores.sqlite.finding import Condition, conditions
 from flowneer_stores.sqlite.opened import Opened
+from flowneer_stores.sqlite.rows import as_row, as_run
 from flowneer_stores.sqlite.translate import translated
 from flowneer_stores.writer import Refused, Writer
 
+Parameters: TypeAlias = tuple[str | int, ...] | dict[str, str | int]
 
-class SqliteStore:
+_LAST = 2**63 - 1
+_LOOK = 0.05  # seconds between two looks for a change
+
+
+class SqliteStore(Methods):
     """Runs, versions and signals in one file, `path`, created with mode 0600: `async with SqliteStore(path) as store`.
 
     Every version is synced to the disk (WAL, synchronous=FULL) before it is acknowledged; what all runs of this process
@@ -85,21 +94,18 @@ class SqliteStore:
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
         check_first(run, versions)
-        steps, until = orjson.dumps(run.steps).decode(), self._until(self._now())
-        row = (run.run_id, run.flow, run.state_type, steps, run.status, 1, self._owner, until, run.created, run.updated)
+        row = as_row(run, self._owner, self._until(self._now()))
         if versions:
             stored = await self._writer.write(queries.START, [(*row, *version[1:]) for version in versions])
         else:
             stored = await self._writer.write(queries.CREATE, [row])
         if run.run_id not in stored:
             return None
-        return self._hold(Lease(run.run_id, 1))
+        return self._hold(Lease(run.run_id, stored[run.run_id]))
 
     async def claim(self, run: Run) -> Lease:
-        now = self._now()
-        gone = run.owner if run.owner is not None and self._is_gone(run.run_id, run.owner) else None
-        steps = orjson.dumps(run.steps).decode()
-        row = (run.run_id, run.epoch, steps, self._owner, self._until(now), now, gone)
+        now, steps = self._now(), orjson.dumps(run.steps).decode()
+        row = (run.run_id, run.epoch, steps, run.seal, self._owner, self._until(now), now, self._gone(run))
         if run.run_id not in await self._writer.write(queries.CLAIM, [row]):
             raise RunBusy(run.run_id, (await self.read(run.run_id)).owner)
         return self._hold(Lease(run.run_id, run.epoch + 1))
@@ -116,17 +122,17 @@ class SqliteStore:
         except Refused:
             await self._refused(lease, versions[0])
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
         # First of all: should the write fail, this process may still claim the run anew.
         self._drop(lease)
-        await self._writer.write(queries.RELEASE, [(lease.run_id, lease.epoch, status, error, self._now())])
+        await self._writer.write(queries.RELEASE, [(lease.run_id, lease.epoch, status, error, seal, self._now())])
 
     async def read(self, run_id: str) -> Run:
         rows = await self._fetch(queries.RUN, (run_id,))
         if not rows:
             raise UnknownRun(run_id)
         last, *columns = rows[0]
-        run = self._as_run(columns)
+        run = as_run(columns, str(self._path))
         if run.head < last:
             raise BrokenChain(version_id(run_id, last), version_id(run_id, run.head + 1))
         return run
@@ -138,18 +144,19 @@ class SqliteStore:
             raise UnknownVersion(version)
         return list(map(Version._make, rows))
 
-    async def versions(self, run_id: str) -> Sequence[Version]:
-        rows = await self._fetch(queries.VERSIONS, {"run_id": run_id})
+    async def versions(self, run_id: str, first: int = 0, last: int | None = None) -> Sequence[Version]:
+        end = _LAST if last is None else last
+        rows = await self._fetch(queries.VERSIONS, {"run_id": run_id, "first": first, "last": end})
         if not rows:
             await self.read(run_id)
         return list(map(Version._make, rows))
 
-    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
-        sent = self._now()
-        numbers = await self._writer.write(queries.SEND, [(run_id, name, payload, sent)])
+    async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
+        moment = self._now() if sent is None else sent
+        numbers = await self._writer.write(queries.SEND, [(run_id, name, payload, moment)])
         if run_id not in numbers:
             raise UnknownRun(run_id)
-        return Signal(run_id, numbers[run_id], name, payload, sent)
+        return Signal(run_id, numbers[run_id], name, payload, moment)
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         rows = await self._fetch(queries.SIGNALS, (run_id,))
@@ -157,9 +164,48 @@ class SqliteStore:
             raise UnknownRun(run_id)
         return [Signal(*row) for row in rows if row[1] is not None]
 
-    async def resolve(self, version: str) -> Snapshot[Plain]:
-        """The state that a version stood for, as a plain dict."""
-        return await resolve(self, version)
+    async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
+        fits, parameters = await self._conditions(runs, None if after is None else row_of(after))
+        rows = await self._fetch(queries.FIND.replace("{conditions}", fits), (*parameters, limit + 1))
+        found = tuple(as_run(columns, str(self._path)) for _, *columns in rows[:limit])
+        return Page(found, str(rows[limit - 1][0]) if len(rows) > limit else None)
+
+    async def count(self, runs: RunFilter) -> Mapping[Status, int]:
+        fits, parameters = await self._conditions(runs)
+        return dict(await self._fetch(queries.COUNT.replace("{conditions}", fits), parameters))
+
+    async def drop(self, run_id: str, keep: int, since: int | None = None) -> int:
+        while True:
+            was = (await self.read(run_id)).first
+            first = await self._writer.write(queries.DROP, [(run_id, was, keep, since)])
+            if run_id in first:
+                return first[run_id] - was
+
+    async def purge(self, run_id: str) -> None:
+        run = await self.read(run_id)
+        row = (run_id, run.epoch, self._now(), self._gone(run))
+        if run_id not in await self._writer.write(queries.PURGE, [row]):
+            raise RunBusy(run_id, (await self.read(run_id)).owner)
+
+    @asynccontextmanager
+    async def changes(self, run_id: str) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
+        await self.read(run_id)
+        seen = await self._data_version()
+
+        async def changed() -> None:
+            nonlocal seen
+            while (now := await self._data_version()) == seen:
+                await self._sleep(_LOOK)
+            seen = now
+
+        yield changed
+
+    async def compact(self) -> int:
+        """Give the pages of what was dropped or purged back to the file system, while runs go on; how many bytes.
+
+        A file of a release that did not prepare for it is written anew as a whole, during which nothing else is stored.
+        """
+        return await compacted(self._opened_or_raise().db, self._path, self._timeout)
 
     @property
     def _writer(self) -> Writer:
@@ -221,9 +267,23 @@ class SqliteStore:
     def _until(self, now: int) -> int:
         return now + int(self._lease * 1000)
 
-    def _is_gone(self, run_id: str, owner: str) -> bool:
-        """Does the owner, for all that can be known, no longer work on the run?"""
-        return run_id not in self._held if owner == self._owner else is_gone(owner.rpartition(":")[0])
+    def _gone(self, run: Run) -> str | None:
+        """The owner of a run where, for all that can be known, it no longer works on it."""
+        if run.owner is None:
+            return None
+        gone = run.run_id not in self._held if run.owner == self._owner else self._is_gone(run.owner)
+        return run.owner if gone else None
+
+    def _is_gone(self, owner: str) -> bool:
+        return owner != self._owner and is_gone(owner.rpartition(":")[0])
+
+    async def _conditions(self, runs: RunFilter, before: int | None = None) -> Condition:
+        owners = [] if runs.owned is None else await self._fetch(queries.OWNERS, ())
+        return conditions(runs, self._now(), [owner for (owner,) in owners if self._is_gone(owner)], before)
+
+    async def _data_version(self) -> int:
+        """A number that is another one after each commit, of whichever process."""
+        return int((await self._fetch("PRAGMA data_version", ()))[0][0])
 
     async def _refused(self, lease: Lease, version: Version) -> None:
         run = await self.read(lease.run_id)
@@ -232,17 +292,7 @@ class SqliteStore:
             raise Fenced(lease.run_id)
         raise VersionConflict(version.id, None if run.head < 0 else version_id(run.run_id, run.head))
 
-    def _as_run(self, columns: Sequence[Any]) -> Run:
-        run_id, flow, state_type, steps, *rest = columns
-        try:
-            names = orjson.loads(steps)
-        except orjson.JSONDecodeError:
-            names = None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in cast(list[object], names)):
-            raise StoreFailed(str(self._path), "reading", f"the steps of run {run_id!r} are damaged")
-        return Run(run_id, flow, state_type, tuple(cast(list[str], names)), *rest)
-
-    async def _fetch(self, query: str, parameters: tuple[str, ...] | dict[str, str | int]) -> list[tuple[Any, ...]]:
+    async def _fetch(self, query: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         reader = self._opened_or_raise().reader
         try:
             return cast(list[tuple[Any, ...]], await reader.execute_fetchall(query, cast(Any, parameters)))

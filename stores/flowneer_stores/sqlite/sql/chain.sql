@@ -1,5 +1,5 @@
 -- Version (run_id, seq) and those before it, back to the keyframe it folds from.
-SELECT run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest
+SELECT run_id, seq, base, versions.fork_of, step_index, path, timestamp, body, parent_digest, digest
 FROM flowneer_runs AS runs
 CROSS JOIN flowneer_versions AS versions ON versions.run = runs.id
 WHERE runs.run_id = :run_id

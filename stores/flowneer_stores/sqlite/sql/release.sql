@@ -1,7 +1,8 @@
--- How owned runs stand, and their leases back: (run_id, epoch, status, error, now). The head is kept beside the chain,
--- so that a tail which goes missing is missed.
+-- How owned runs stand, and their leases back: (run_id, epoch, status, error, seal, now). The head is kept beside the
+-- chain, so that a tail which goes missing is missed.
 UPDATE flowneer_runs
-SET status = new.column3, error = new.column4, updated = new.column5, owner = NULL, lease_until = 0, epoch = epoch + 1,
+SET status = new.column3, error = new.column4, seal = new.column5, updated = new.column6,
+    owner = NULL, lease_until = 0, epoch = epoch + 1,
     last = COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = id), -1)
 FROM (VALUES {rows}) AS new
 WHERE run_id = new.column1 AND epoch = new.column2

@@ -1,5 +1,6 @@
-SELECT run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest
+-- The versions of a run from number first to last.
+SELECT run_id, seq, base, versions.fork_of, step_index, path, timestamp, body, parent_digest, digest
 FROM flowneer_runs AS runs
 CROSS JOIN flowneer_versions AS versions ON versions.run = runs.id
-WHERE runs.run_id = :run_id
+WHERE runs.run_id = :run_id AND seq BETWEEN :first AND :last
 ORDER BY seq

@@ -1,0 +1,51 @@
+"""A run as a row of the table, and a row as a run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import orjson
+
+from flowneer_async.errors import StoreFailed
+from flowneer_async.versions import Run
+from flowneer_stores.writer import Cell
+
+
+def as_row(run: Run, owner: str, lease_until: int) -> tuple[Cell, ...]:
+    """The columns of create.sql."""
+    steps, tags = orjson.dumps(run.steps).decode(), orjson.dumps(dict(run.tags)).decode()
+    named = (run.run_id, run.flow, run.state_type, steps, run.status, owner, lease_until)
+    return (*named, run.created, run.updated, run.first, run.fork_of, tags, run.seal)
+
+
+def as_run(columns: Sequence[Any], place: str) -> Run:
+    """A run from the columns of run.sql, but for the first one; raises StoreFailed."""
+    run_id, flow, state_type, steps, *rest = columns
+    *others, tags, seal = rest
+    run = Run(run_id, flow, state_type, _names(steps, run_id, place), *others)
+    return replace(run, tags=_tags(tags, run_id, place), seal=seal)
+
+
+def _names(text: str, run_id: str, place: str) -> tuple[str, ...]:
+    names = _loaded(text)
+    if isinstance(names, list) and _are_texts(cast(list[object], names)):
+        return tuple(cast(list[str], names))
+    raise StoreFailed(place, "reading", f"the steps of run {run_id!r} are damaged")
+
+
+def _tags(text: str, run_id: str, place: str) -> dict[str, str]:
+    tags = _loaded(text)
+    if isinstance(tags, dict) and _are_texts(cast(dict[str, object], tags).values()):
+        return cast(dict[str, str], tags)
+    raise StoreFailed(place, "reading", f"the tags of run {run_id!r} are damaged")
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _loaded(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None

@@ -1,0 +1,4 @@
+SELECT status, count(*)
+FROM flowneer_runs AS runs
+WHERE {conditions}
+GROUP BY status
