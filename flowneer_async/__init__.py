@@ -9,6 +9,7 @@ from flowneer_async.errors import (
     BadSignal,
     BadState,
     BadStep,
+    BadTransaction,
     BrokenChain,
     CannotReduce,
     CircuitOpen,
@@ -24,6 +25,7 @@ from flowneer_async.errors import (
     MergeConflict,
     NotADatabase,
     NotFinished,
+    NoTransactions,
     NotWaiting,
     PluginCollision,
     ReadOnly,
@@ -76,7 +78,15 @@ from flowneer_async.policy import Backoff, World
 from flowneer_async.resuming import ResumePlan
 from flowneer_async.runner import Result
 from flowneer_async.steps import Goto, goto
-from flowneer_async.store import Lease, Page, RunFilter, VersionedCheckpointStore, VersionStore
+from flowneer_async.store import (
+    Lease,
+    Page,
+    RunFilter,
+    Transaction,
+    TransactionalStore,
+    VersionedCheckpointStore,
+    VersionStore,
+)
 from flowneer_async.stream import Events
 from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, VersionedCheckpointEntry
 
@@ -88,6 +98,7 @@ __all__ = [
     "BadSignal",
     "BadState",
     "BadStep",
+    "BadTransaction",
     "BrokenChain",
     "CannotReduce",
     "Chunk",
@@ -112,6 +123,7 @@ __all__ = [
     "Hooks",
     "Lease",
     "MergeConflict",
+    "NoTransactions",
     "NotADatabase",
     "NotFinished",
     "NotWaiting",
@@ -154,6 +166,8 @@ __all__ = [
     "StoreNeeded",
     "TooManyVersions",
     "TooManyVisits",
+    "Transaction",
+    "TransactionalStore",
     "Undone",
     "UnknownAnchor",
     "UnknownCase",

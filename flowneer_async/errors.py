@@ -24,6 +24,7 @@
     │   ├── FailedBefore             the cause of a FlowError, where the step failed before the run went on
     │   ├── Undone                   the run failed before, and what it had done was undone
     │   ├── StepOver                 a task that a step has left behind asks something of the run
+    │   ├── BadTransaction           a step uses its transaction in a way that cannot be kept
     │   ├── NotFinished              the result of a run that goes on was asked for
     │   ├── CircuitOpen              a step was not called, for it has failed too often in a row
     │   ├── StepLimitReached         a run would do more steps than it may
@@ -39,7 +40,7 @@
         ├── CorruptVersion  BrokenChain  VersionConflict
         ├── NotADatabase  SchemaTooNew
         ├── ReadOnly  StateTooLarge  TooManyVersions
-        ├── RunExists  BadExport
+        ├── RunExists  BadExport  NoTransactions
         └── StoreFull  StoreBusy  StoreClosed  StoreFailed
 
 Messages hold ids, names, keys, types and sizes: never a value of the state, which may be a secret.
@@ -242,6 +243,14 @@ class StepOver(RunError):
         self.step, self.run_id = step, run_id
 
 
+class BadTransaction(RunError):
+    """Step `step` of run `run_id` uses its transaction in a way that cannot be kept; `reason` shows no value."""
+
+    def __init__(self, step: str, run_id: str, reason: str) -> None:
+        super().__init__(f"the transaction of step {step!r} of run {run_id!r} was rolled back: {reason}")
+        self.step, self.run_id, self.reason = step, run_id, reason
+
+
 class NotFinished(RunError):
     """A streamed run has no result: its events were not read to the end."""
 
@@ -418,6 +427,16 @@ class SchemaTooNew(StoreError):
     def __init__(self, place: str, found: int, known: int) -> None:
         super().__init__(f"{place!r} has schema {found}, this release knows up to {known}: upgrade flowneer-async")
         self.place, self.found, self.known = place, found, known
+
+
+class NoTransactions(StoreError):
+    """A step asks for a transaction, and `store`, which keeps its run, has none."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(
+            f"{store} has no transactions for steps: give the flow a store in a database, such as SqliteStore"
+        )
+        self.store = store
 
 
 class StoreFull(StoreError):

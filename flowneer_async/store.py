@@ -159,6 +159,41 @@ class VersionStore(Protocol):
         ...
 
 
+class Transaction(Protocol):
+    """One transaction of a database, for a step's own statements and its version."""
+
+    @property
+    def connection(self) -> object:
+        """What the step works with: the connection of the database's own library."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Does it go on? False also where something was done on the connection that has ended it."""
+        ...
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        """What `append` of the store does, as part of it; raises the same."""
+        ...
+
+    async def commit(self) -> None:
+        """Store all of it, or, where this raises, nothing; only a connection that was lost leaves it open which."""
+        ...
+
+    async def rollback(self) -> None:
+        """Undo all of it, unless it is over already; raises nothing."""
+        ...
+
+
+@runtime_checkable
+class TransactionalStore(VersionStore, Protocol):
+    """A full store in a database that steps can have transactions with: `ctx.transaction()`."""
+
+    async def begin(self) -> Transaction:
+        """Begin a transaction on a connection of its own; raises StoreBusy, and NoTransactions where it has none."""
+        ...
+
+
 def check_row(lease: Lease, versions: Sequence[Version]) -> None:
     """Are these versions of the owned run, one after the other? Raises VersionConflict; every store asks this first."""
     _check_row(lease.run_id, versions, versions[0].seq if versions else 0)
