@@ -38,6 +38,7 @@
     └── StoreError                   a store that cannot do what it was asked
         ├── UnknownRun  UnknownVersion
         ├── CorruptVersion  BrokenChain  VersionConflict
+        ├── CorruptSignal  Forged  NotEncrypted  UnknownKey
         ├── NotADatabase  SchemaTooNew
         ├── ReadOnly  StateTooLarge  TooManyVersions
         ├── RunExists  BadExport  NoTransactions
@@ -411,6 +412,45 @@ class VersionConflict(StoreError):
     def __init__(self, version: str, head: str | None) -> None:
         super().__init__(f"version {version!r} cannot be appended: the head of its run is {head!r}, not its parent")
         self.version, self.head = version, head
+
+
+class CorruptSignal(StoreError):
+    """Signal `number` of run `run_id` is not what was stored."""
+
+    def __init__(self, run_id: str, number: int, reason: str) -> None:
+        super().__init__(f"signal {number} of run {run_id!r} is damaged ({reason}): restore the store")
+        self.run_id, self.number, self.reason = run_id, number, reason
+
+
+class Forged(StoreError):
+    """The `kind` (run, version or signal) called `name` is not as it was signed."""
+
+    def __init__(self, kind: str, name: str, reason: str) -> None:
+        super().__init__(
+            f"{kind} {name!r} is not as it was signed ({reason}): give the key that it was signed with, or restore the "
+            "store and find out who else writes to it"
+        )
+        self.kind, self.name, self.reason = kind, name, reason
+
+
+class NotEncrypted(StoreError):
+    """The `kind` (version or signal) called `name` was stored as it is, in a store whose content is encrypted."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(
+            f"{kind} {name!r} is not encrypted: read what was stored before through the store itself, and copy it over"
+        )
+        self.kind, self.name = kind, name
+
+
+class UnknownKey(StoreError):
+    """The `kind` (version or signal) called `name` was encrypted with key `key_id`, which the store was not given."""
+
+    def __init__(self, kind: str, name: str, key_id: str) -> None:
+        super().__init__(
+            f"{kind} {name!r} is encrypted with key {key_id!r}, which is not among the keys: add it to them"
+        )
+        self.kind, self.name, self.key_id = kind, name, key_id
 
 
 class NotADatabase(StoreError):

@@ -34,7 +34,9 @@ class Wrapper(Methods):
         return await self._store.claim(run)
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
-        await self._store.append(lease, versions)
+        rows = await self._encoded(lease, versions)
+        await self._store.append(lease, rows)
+        await self._stored(lease, rows)
 
     async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
         await self._store.release(lease, status, error, seal)
@@ -68,3 +70,10 @@ class Wrapper(Methods):
 
     def changes(self, run_id: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
         return self._store.changes(run_id)
+
+    async def _encoded(self, lease: Lease, versions: Sequence[Version]) -> Sequence[Version]:
+        """What an append of these versions stores: they themselves, unless a wrapper keeps them in another form."""
+        return versions
+
+    async def _stored(self, lease: Lease, rows: Sequence[Version]) -> None:
+        """An append of what `_encoded` gave has been committed. Of one that has not, or may not, nothing is told."""
