@@ -75,6 +75,7 @@ from flowneer_async.events import (
     Waiting,
 )
 from flowneer_async.flow import FlowBuilder, fragment
+from flowneer_async.following import follow
 from flowneer_async.hooks import Hooks
 from flowneer_async.keeping import Where, prune
 from flowneer_async.picture import Described, Progress
@@ -190,6 +191,7 @@ __all__ = [
     "Where",
     "World",
     "diff",
+    "follow",
     "fragment",
     "goto",
     "prune",

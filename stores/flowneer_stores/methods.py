@@ -5,9 +5,10 @@ from datetime import timedelta
 from typing import Unpack
 
 from flowneer_async.errors import BadOption
+from flowneer_async.following import follow
 from flowneer_async.keeping import Where, every_run, prune, run_filter
 from flowneer_async.store import Page, Plain, VersionStore, resolve
-from flowneer_async.versions import Run, Snapshot, Status
+from flowneer_async.versions import Run, Snapshot, Status, Version
 
 _MOST = 10_000
 
@@ -43,6 +44,13 @@ class Methods(VersionStore):
     async def counts(self, **where: Unpack[Where]) -> Mapping[Status, int]:
         """How many runs there are of each status, of those that `runs` finds."""
         return await self.count(run_filter(where))
+
+    def follow(self, run_id: str, after: int = -1) -> AsyncGenerator[Version, None]:
+        """The versions of a run after number `after`, each as soon as it is stored, by whichever process.
+
+        Ends when the run is completed, failed or cancelled; while it waits, this waits with it. Raises UnknownRun.
+        """
+        return follow(self, run_id, after)
 
     async def prune(
         self, *, keep: int | None = None, older_than: timedelta | float | None = None, **where: Unpack[Where]

@@ -1,0 +1,25 @@
+"""Reading along with a run that some process is at."""
+
+from collections.abc import AsyncGenerator
+
+from flowneer_async.store import VersionStore
+from flowneer_async.versions import Version
+
+_OVER = ("completed", "failed", "cancelled")
+
+
+async def follow(store: VersionStore, run_id: str, after: int = -1) -> AsyncGenerator[Version, None]:
+    """The versions of a run after number `after`, each as soon as it is stored, until the run is over.
+
+    Ends with the last version of a run that is completed, failed or cancelled; while it waits, this waits with it.
+    Versions that were pruned meanwhile are passed over. Raises UnknownRun, also where the run is purged.
+    """
+    async with store.changes(run_id) as changed:
+        while True:
+            run = await store.read(run_id)  # before its versions, so that of a run that is over none is missed
+            for version in await store.versions(run_id, after + 1):
+                yield version
+                after = version.seq
+            if run.status in _OVER:
+                return
+            await changed()
