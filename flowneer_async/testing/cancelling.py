@@ -10,7 +10,7 @@ import pytest
 
 from flowneer_async.errors import UnknownRun
 from flowneer_async.flow import FlowBuilder
-from flowneer_async.store import Lease, VersionStore, resolve
+from flowneer_async.store import Lease, RunFilter, VersionStore, resolve
 from flowneer_async.testing.chains import counting, new_run, owned
 
 _TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 50, 200)
@@ -117,12 +117,44 @@ class CancellingContract:
             assert [(signal.name, signal.payload) for signal in added] in ([], [("go", b"%d" % turns)])
             assert (await store.send("run", "next", b"1")).number == len(before) + len(added) + 1
 
+    async def test_drop(self, store: VersionStore, cancel: Cancel) -> None:
+        """All that was to be dropped is gone, or nothing, and the run goes on."""
+        for turns in _TURNS:
+            run = await owned(store, f"run-{turns}", stored=0)
+            run.versions = counting(f"run-{turns}", 8, keyframes=(0, 4))
+            await run.append(0, 6)
+            await cancel(store.drop(f"run-{turns}", 1), turns)
+            first = (await store.read(f"run-{turns}")).first
+            assert first in (0, 4)
+            assert list(await store.versions(f"run-{turns}")) == run.versions[first:6]
+            await run.append(6, 8)
+            assert await store.drop(f"run-{turns}", 1) == 4 - first
+            assert list(await store.chain(f"run-{turns}@7")) == run.versions[4:]
+
+    async def test_purge(self, store: VersionStore, cancel: Cancel) -> None:
+        """The run is gone with all it had, or as it was."""
+        for turns in _TURNS:
+            run = await owned(store, f"run-{turns}", stored=3)
+            signal = await store.send(f"run-{turns}", "go", b"1")
+            await store.release(run.lease, "completed")
+            await cancel(store.purge(f"run-{turns}"), turns)
+            with suppress(UnknownRun):
+                assert (await store.read(f"run-{turns}")).status == "completed"
+                assert list(await store.versions(f"run-{turns}")) == run.versions[:3]
+                assert list(await store.signals(f"run-{turns}")) == [signal]
+                await store.purge(f"run-{turns}")
+            assert await store.create(new_run(f"run-{turns}")) is not None
+            assert not await store.versions(f"run-{turns}")
+            assert not await store.signals(f"run-{turns}")
+
     async def test_reading(self, store: VersionStore, cancel: Cancel) -> None:
         """A read that was given up does not disturb the next one."""
         run = await owned(store, stored=6)
         for turns in _TURNS:
             for reading in (store.read("run"), store.chain("run@5"), store.versions("run"), store.signals("run")):
                 await cancel(reading, turns)
+            for asking in (store.find(RunFilter(), 10), store.count(RunFilter())):
+                await cancel(asking, turns)
             assert list(await store.chain("run@5")) == run.versions
 
     async def test_a_run(self, store: VersionStore, cancel: Cancel) -> None:

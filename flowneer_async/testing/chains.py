@@ -1,7 +1,8 @@
 """Runs and rows of versions to give to a store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from flowneer_async.differ import diff
 from flowneer_async.store import Lease, VersionStore
@@ -22,19 +23,32 @@ def new_run(run_id: str = "run") -> Run:
     return Run(run_id, "flow", "dict", ("one", "two"), created=EARLY, updated=EARLY)
 
 
-def chain_of(run_id: str, bodies: Sequence[bytes], keyframes: Sequence[int] = (0,)) -> list[Version]:
-    """Versions with these bodies, from the root on."""
+def chain_of(
+    run_id: str,
+    bodies: Sequence[bytes],
+    keyframes: Sequence[int] = (0,),
+    times: Iterable[int] | None = None,
+    fork_of: str | None = None,
+) -> list[Version]:
+    """Versions with these bodies, from the root on, made at these times; a fork's root says where it comes from."""
     versions: list[Version] = []
     head = Head(run_id)
-    for seq, body in enumerate(bodies):
-        version, head = grow(head, body, seq in keyframes, seq - 1, f"step{seq}" if seq else "", EARLY + seq)
+    for seq, (body, time) in enumerate(zip(bodies, times or count(EARLY), strict=False)):
+        path, origin = (f"step{seq}", None) if seq else ("", fork_of)
+        version, head = grow(head, body, seq in keyframes, seq - 1, path, time, origin)
         versions.append(version)
     return versions
 
 
-def counting(run_id: str, length: int, keyframes: Sequence[int] = (0,)) -> list[Version]:
+def counting(
+    run_id: str,
+    length: int,
+    keyframes: Sequence[int] = (0,),
+    times: Iterable[int] | None = None,
+    fork_of: str | None = None,
+) -> list[Version]:
     """A chain whose version number n has the state {"n": n}."""
-    return chain_of(run_id, [body_of(n=number) for number in range(length)], keyframes)
+    return chain_of(run_id, [body_of(n=number) for number in range(length)], keyframes, times, fork_of)
 
 
 @dataclass
@@ -58,3 +72,10 @@ async def owned(store: VersionStore, run_id: str = "run", length: int = 6, store
     if stored:
         await run.append(0, stored)
     return run
+
+
+def first_kept(versions: Sequence[Version], keep: int, since: int | None = None) -> int:
+    """The number of the first of these versions that `drop` leaves: all that can be told without a store."""
+    numbers = [version.seq for version in versions[-max(1, keep) :]]
+    numbers += [version.seq for version in versions if since is not None and version.timestamp >= since]
+    return next(version.base for version in versions if version.seq == min(numbers))

@@ -12,10 +12,13 @@ import pytest
 
 from flowneer_async.store import VersionStore
 from flowneer_async.testing.cancelling import CancellingContract
+from flowneer_async.testing.finding import FindingContract
 from flowneer_async.testing.flows import FlowsContract
+from flowneer_async.testing.keeping import KeepingContract
 from flowneer_async.testing.reading import ReadingContract
 from flowneer_async.testing.runs import RunsContract
 from flowneer_async.testing.signals import SignalsContract
+from flowneer_async.testing.watching import WatchingContract
 from flowneer_async.testing.writing import WritingContract
 
 _LONGEST = 60.0  # seconds: a store that never answers fails its test
@@ -56,7 +59,17 @@ def _each_on_a_loop(contract: Kind) -> Kind:
 
 
 @_each_on_a_loop
-class StoreContract(CancellingContract, FlowsContract, ReadingContract, RunsContract, SignalsContract, WritingContract):
+class StoreContract(
+    CancellingContract,
+    FindingContract,
+    FlowsContract,
+    KeepingContract,
+    ReadingContract,
+    RunsContract,
+    SignalsContract,
+    WatchingContract,
+    WritingContract,
+):
     """Every promise of `VersionStore`, as a pytest class: derive one from it whose name begins with Test.
 
     `make_store` gives a new and empty store for each test, either one to be used as it is, or one to be entered with

@@ -3,7 +3,7 @@
 import pytest
 
 from flowneer_async.encoding import JSON
-from flowneer_async.errors import UnknownVersion
+from flowneer_async.errors import UnknownRun, UnknownVersion
 from flowneer_async.store import VersionStore, resolve
 from flowneer_async.testing.chains import Owned, counting, owned
 from flowneer_async.versions import checked, fold
@@ -42,6 +42,33 @@ class ReadingContract:
             texts = fold(versions[: seq + 1])
             assert snapshot.state == {key: JSON.load(text) for key, text in texts.items()} == {"n": seq}
             assert snapshot.step_index == seq - 1
+
+    async def test_versions_from_one_number_to_another(self, store: VersionStore) -> None:
+        """Both are given too, and all between; what lies beyond the ends of the chain is left out."""
+        run = await _with_keyframes(store)
+        assert list(await store.versions("run", 2)) == run.versions[2:]
+        for first in (*range(8), 10**6):
+            for last in (*range(8), 10**6):
+                assert list(await store.versions("run", first, last)) == run.versions[first : last + 1]
+                assert list(await store.versions("run", first=first)) == run.versions[first:]
+                assert list(await store.versions("run", last=last)) == run.versions[: last + 1]
+
+    async def test_versions_of_a_pruned_run_have_their_numbers(self, store: VersionStore) -> None:
+        """From the first one that is kept on; those before it are left out."""
+        run = await _with_keyframes(store)
+        assert await store.drop("run", 2) == 3
+        for first in range(7):
+            for last in range(7):
+                expected = [version for version in run.versions[3:] if first <= version.seq <= last]
+                assert list(await store.versions("run", first, last)) == expected
+
+    async def test_no_versions_of_an_unknown_run(self, store: VersionStore) -> None:
+        """Whichever of them are asked for; of a run without versions, there are none."""
+        await owned(store, stored=0)
+        assert list(await store.versions("run", 0, 5)) == list(await store.versions("run", 3)) == []
+        for first, last in ((0, None), (0, 5), (3, None), (3, 2)):
+            with pytest.raises(UnknownRun):
+                await store.versions("none", first, last)
 
     @pytest.mark.parametrize("version", _NO_VERSIONS)
     async def test_an_unknown_version_is_named(self, store: VersionStore, version: str) -> None:

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from flowneer_async.errors import RunBusy, StoreError, UnknownRun, VersionConflict
+from flowneer_async.errors import RunBusy, StoreError, UnknownRun, UnknownVersion, VersionConflict
 from flowneer_async.store import Lease, VersionStore
 from flowneer_async.testing.chains import EARLY, body_of, chain_of, counting, new_run, owned
 from flowneer_async.versions import Status
@@ -81,6 +81,67 @@ class RunsContract:
         for run_id in ("run", "other"):
             with pytest.raises(UnknownRun):
                 await store.read(run_id)
+
+    async def test_the_origin_and_the_tags_of_a_run_are_kept(self, store: VersionStore) -> None:
+        """A fork knows its version, with root or without; tags, seal and fork_of stay through release and claim."""
+        (root,) = counting("run", 1)
+        run = replace(new_run(), fork_of="other@7", tags={"ü": "a'b", "": '"'}, seal=bytes(range(256)))
+        lease = await store.create(run, [root._replace(fork_of="other@7")])
+        assert lease is not None
+        assert replace(await store.read("run"), owner=None, updated=EARLY, epoch=0) == replace(run, head=0)
+        other = replace(run, run_id="other", fork_of=None, tags={}, seal=b"")
+        await store.create(other)
+        assert replace(await store.read("other"), owner=None, updated=EARLY, epoch=0) == other
+        await store.append(lease, counting("run", 2)[1:])
+        await store.release(lease, "failed", "why", b"\0new")
+        read = await store.read("run")
+        assert (read.tags, read.fork_of, read.seal) == (run.tags, "other@7", b"\0new")
+        await store.release(await store.claim(replace(read, seal=b"now")), "completed", seal=b"then")
+        read = await store.read("run")
+        assert (read.tags, read.fork_of, read.seal) == (run.tags, "other@7", b"then")
+
+    async def test_a_claim_stores_the_seal(self, store: VersionStore) -> None:
+        """The run has the seal of the claim as soon as it is owned, and none after a release without one."""
+        run = await owned(store)
+        await store.release(run.lease, "failed", seal=b"old")
+        lease = await store.claim(replace(await store.read("run"), seal=b"new"))
+        assert (await store.read("run")).seal == b"new"
+        await store.append(lease, run.versions[1:2])
+        assert (await store.read("run")).seal == b"new"
+        await store.release(lease, "failed")
+        assert (await store.read("run")).seal == b""
+
+    async def test_a_copy_of_a_pruned_run_begins_with_a_keyframe(self, store: VersionStore) -> None:
+        """Its versions keep their numbers, from the first one that was kept on; it goes on as the other one would."""
+        versions = counting("run", 9, keyframes=(0, 3, 7))
+        lease = await store.create(replace(new_run(), first=3), versions[3:6])
+        assert lease is not None
+        read = await store.read("run")
+        assert (read.first, read.head) == (3, 5)
+        assert list(await store.versions("run")) == versions[3:6]
+        assert list(await store.chain("run@5")) == versions[3:6]
+        with pytest.raises(UnknownVersion):
+            await store.chain("run@2")
+        for begin in (0, 3, 5, 7):
+            with pytest.raises(VersionConflict):
+                await store.append(lease, versions[begin : begin + 1])
+        await store.append(lease, versions[6:])
+        assert list(await store.chain("run@8")) == versions[7:]
+        assert await store.drop("run", 2) == 4
+        assert (await store.read("run")).first == 7
+
+    @pytest.mark.parametrize(
+        ("first", "order"), [(2, (2, 3)), (3, (0, 1)), (3, (4,)), (4, (3, 4)), (3, (3, 5)), (0, (3,))]
+    )
+    async def test_a_copy_does_not_begin_elsewhere(
+        self, store: VersionStore, first: int, order: tuple[int, ...]
+    ) -> None:
+        """A number that is not the run's first, a version that is no keyframe, a gap: nothing is stored."""
+        versions = counting("run", 6, keyframes=(0, 3))
+        with pytest.raises(VersionConflict):
+            await store.create(replace(new_run(), first=first), [versions[seq] for seq in order])
+        with pytest.raises(UnknownRun):
+            await store.read("run")
 
     @pytest.mark.parametrize("stored", [0, 1, 2])
     async def test_versions_for_a_taken_id_are_not_stored(self, store: VersionStore, stored: int) -> None:

@@ -25,6 +25,16 @@ class SignalsContract:
         assert sent == [Signal("run", n + 1, "bab"[n], b"bab"[n : n + 1], sent[n].sent) for n in range(3)]
         assert all(signal.sent > EARLY for signal in sent)
 
+    async def test_a_signal_that_is_copied_keeps_its_time(self, store: VersionStore) -> None:
+        """A time that is given is the signal's, any number of ms; without one it is the store's own."""
+        await store.create(new_run())
+        times = [EARLY, EARLY - 1, 0, 2**53]
+        sent = [await store.send("run", "go", b"1", time) for time in times]
+        assert [signal.sent for signal in sent] == times
+        assert (await store.send("run", "now", b"1")).sent > EARLY
+        assert list(await store.signals("run"))[:4] == sent
+        assert [signal.number for signal in await store.signals("run")] == [1, 2, 3, 4, 5]
+
     async def test_a_run_without_signals_has_none(self, store: VersionStore) -> None:
         """An empty list, for a run that is there."""
         await owned(store)
