@@ -154,7 +154,7 @@ class VersionStore(Protocol):
     def changes(self, run_id: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
         """Watch a run: what is entered waits, each time it is called, until the run may have changed.
 
-        It may have since it was entered, or since the call before returned; by whichever process.
+        It may have since it was entered, or since the call before returned; by whichever process. Raises UnknownRun.
         """
         ...
 
@@ -204,8 +204,8 @@ def check_first(run: Run, versions: Sequence[Version]) -> None:
 
     A copy of a run that was pruned begins later: with a keyframe.
     """
-    if versions and run.first and not versions[0].is_keyframe:
-        raise VersionConflict(versions[0].id, None)
+    if run.first and not (versions and versions[0].is_keyframe):
+        raise VersionConflict(version_id(run.run_id, run.first), None)
     _check_row(run.run_id, versions, run.first)
 
 

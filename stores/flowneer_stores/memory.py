@@ -48,7 +48,8 @@ class MemoryStore(Methods):
         self._rows += 1
         # Above the epochs of all runs that were purged: one of them may have had this id.
         lease = Lease(run.run_id, self._epoch + 1)
-        self._kept[run.run_id] = _Kept(self._rows, replace(run, epoch=lease.epoch, owner=_OWNER), list(versions))
+        owned = replace(run, tags=dict(run.tags), epoch=lease.epoch, owner=_OWNER)
+        self._kept[run.run_id] = _Kept(self._rows, owned, list(versions))
         return lease
 
     async def claim(self, run: Run) -> Lease:
@@ -75,8 +76,8 @@ class MemoryStore(Methods):
 
     async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
         await anyio.lowlevel.checkpoint()
-        kept = self._of(lease.run_id)
-        if kept.run.epoch == lease.epoch:
+        kept = self._kept.get(lease.run_id)
+        if kept is not None and kept.run.epoch == lease.epoch:
             ended = replace(kept.run, status=status, error=error, seal=seal, owner=None)
             kept.run = replace(ended, epoch=lease.epoch + 1, updated=self._now())
             kept.change()
@@ -127,11 +128,12 @@ class MemoryStore(Methods):
         await anyio.lowlevel.checkpoint()
         kept = self._of(run_id)
         wanted = [each for each in kept.versions if since is not None and each.timestamp >= since]
-        bases = [version.base for version in (*kept.versions[-keep:], *wanted)]
+        bases = [version.base for version in (*kept.versions[-max(1, keep) :], *wanted)]
         first = min(bases, default=kept.run.first)
         dropped = first - kept.run.first
         del kept.versions[:dropped]
         kept.run = replace(kept.run, first=first)
+        kept.change()
         return dropped
 
     async def purge(self, run_id: str) -> None:
@@ -146,12 +148,13 @@ class MemoryStore(Methods):
     @asynccontextmanager
     async def changes(self, run_id: str) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
         await anyio.lowlevel.checkpoint()
-        seen = self._of(run_id).changed
+        kept = self._of(run_id)
+        seen = kept.changed
 
         async def changed() -> None:
             nonlocal seen
             await seen.wait()
-            seen = self._kept[run_id].changed if run_id in self._kept else seen
+            seen = self._kept.get(run_id, kept).changed
 
         yield changed
 
@@ -167,7 +170,7 @@ def _head(kept: _Kept) -> int:
 
 
 def _read(kept: _Kept) -> Run:
-    return replace(kept.run, head=_head(kept))
+    return replace(kept.run, head=_head(kept), tags=dict(kept.run.tags))
 
 
 def _fits(run: Run, wanted: RunFilter) -> bool:

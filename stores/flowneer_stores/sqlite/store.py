@@ -177,7 +177,7 @@ class SqliteStore(Methods):
     async def drop(self, run_id: str, keep: int, since: int | None = None) -> int:
         while True:
             was = (await self.read(run_id)).first
-            first = await self._writer.write(queries.DROP, [(run_id, was, keep, since)])
+            first = await self._writer.write(queries.DROP, [(run_id, was, max(1, keep), since)])
             if run_id in first:
                 return first[run_id] - was
 
