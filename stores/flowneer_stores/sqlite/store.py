@@ -30,13 +30,13 @@ from flowneer_async.store import Lease, Page, RunFilter, check_first, check_row
 from flowneer_async.versions import Run, Signal, Status, Version, parse_version_id, version_id
 from flowneer_stores.methods import Methods, row_of
 from flowneer_stores.owner import is_gone, this_owner
+from flowneer_stores.rows import as_row, as_run
 from flowneer_stores.sqlite import queries
 from flowneer_stores.sqlite.compact import compacted
 from flowneer_stores.sqlite.connect import open_reader, open_writer
 from flowneer_stores.sqlite.desk import SqliteDesk
 from flowneer_stores.sqlite.finding import Condition, conditions
 from flowneer_stores.sqlite.opened import Opened
-from flowneer_stores.sqlite.rows import as_row, as_run
 from flowneer_stores.sqlite.translate import translated
 from flowneer_stores.writer import Refused, Writer
 
