@@ -1,0 +1,65 @@
+"""Keys by their ids, and AES-GCM with them: each run has a key of its own, made of the one that was given.
+
+So the limit of random nonces, 2^32 encryptions with one key, is one of a run, and no process has to count.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import blake2b
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from flowneer_async.errors import BadOption, NotEncrypted, UnknownKey
+
+_FORMAT = b"\x01"  # what no body that is stored as it is begins with
+_NONCE = 12
+_SIZES = (16, 24, 32)
+_RUNS = 1024  # whose ciphers are at hand
+_PURPOSE = b"flowneer run key"
+
+
+class Keys:
+    """What is sealed is a format, a key id with its length, a nonce, and the ciphertext with its tag."""
+
+    def __init__(self, keys: Mapping[str, bytes], current: str | None = None) -> None:
+        # Of plain bytes: nobody changes a key from outside.
+        self._keys = {key_id: bytes(key) for key_id, key in keys.items()}
+        if not keys or not all(len(key) in _SIZES for key in self._keys.values()):
+            raise BadOption("keys", "…", f"it is a mapping of ids to keys of {_SIZES} bytes, as os.urandom(32) gives")
+        if not all(0 < len(key_id.encode()) < 256 for key_id in self._keys):
+            raise BadOption("keys", "…", "the id of a key has from 1 to 255 bytes")
+        self._current = next(iter(keys)) if current is None else current
+        if self._current not in self._keys:
+            raise BadOption("current", current, "it is the id of one of the keys")
+        self._prefix = _prefix(self._current)
+        self._cipher = lru_cache(_RUNS)(self._new_cipher)
+
+    def seal(self, run_id: str, secret: bytes, bound: bytes) -> bytes:
+        """Encrypt with the current key what only `bound` opens."""
+        nonce = os.urandom(_NONCE)
+        cipher = self._cipher(self._current, run_id)
+        return self._prefix + nonce + cipher.encrypt(nonce, secret, self._prefix + bound)
+
+    def open(self, run_id: str, sealed: bytes, bound: bytes, kind: str, name: str) -> bytes:
+        """What was sealed; raises NotEncrypted, UnknownKey, and ValueError where it does not fit."""
+        if not sealed.startswith(_FORMAT):
+            raise NotEncrypted(kind, name)
+        end = 2 + int.from_bytes(sealed[1:2])
+        key_id, nonce = sealed[2:end].decode(errors="replace"), sealed[end : end + _NONCE]
+        if key_id not in self._keys:
+            raise UnknownKey(kind, name, key_id)
+        try:
+            return self._cipher(key_id, run_id).decrypt(nonce, sealed[end + _NONCE :], sealed[:end] + bound)
+        except (InvalidTag, ValueError):  # a nonce that was cut short is no nonce
+            raise ValueError("it was changed or moved, or its key is another one") from None
+
+    def _new_cipher(self, key_id: str, run_id: str) -> AESGCM:
+        key = blake2b(run_id.encode(), key=self._keys[key_id], digest_size=32, person=_PURPOSE)
+        return AESGCM(key.digest())
+
+
+def _prefix(key_id: str) -> bytes:
+    encoded = key_id.encode()
+    return _FORMAT + bytes([len(encoded)]) + encoded
