@@ -38,6 +38,7 @@ async def _observed(line: Line, node: Task[Any], place: Place, path: str) -> obj
         returned = await _delivered(line, node, place, path)
         await line.tell("after_step", node, place, path)
     except FlowError as error:
+        await line.roll_back()
         await line.tell("on_error", node, place, path, error.cause)
         if node.fallback is None or before is None:
             raise
@@ -85,6 +86,7 @@ async def _attempts(line: Line, node: Task[Any], place: Place, path: str) -> obj
             if before is None or attempt > retries:
                 raise FlowError(path, core.run_id, cause, attempt) from cause
             failed = type(cause).__qualname__
+        await line.roll_back()
         before.restore(line.shape, line.state)
         wait = wait_after(attempt, delay, core.world.draw)
         if core.watch is not None:
@@ -103,6 +105,7 @@ async def _wrapped(line: Line, node: Task[Any], place: Place, path: str, attempt
     async def proceed() -> Next:
         nonlocal before
         if before is not None:  # a middleware that proceeds again tries again, from the state that was before
+            await line.roll_back()
             before.restore(line.shape, line.state)
         elif line.journal is not None:
             before = line.mirror(path)

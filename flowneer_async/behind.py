@@ -11,7 +11,7 @@ from flowneer_async.versions import Version
 
 MOST_VERSIONS = 64
 MOST_MS = 50
-_TOGETHER = 128  # versions in one append
+TOGETHER = 128  # versions in one append
 
 
 class Behind:
@@ -27,6 +27,7 @@ class Behind:
         self._waiting: deque[tuple[int, Version]] = deque()
         self._filled, self._saved = anyio.Event(), anyio.Event()
         self._failure: BaseException | None = None
+        self._is_saving = self._is_held = False
 
     async def put(self, version: Version) -> None:
         """Hand a version over; waits while the store is too far behind, raises what an earlier append raised."""
@@ -42,7 +43,8 @@ class Behind:
         while self._failure is None:
             await self._filled.wait()
             self._filled = anyio.Event()
-            await complete(self._save())
+            if not self._is_held:
+                await complete(self._save())
 
     async def drain(self) -> None:
         """Wait until `work` has appended all that was put so far; raises what an append raised."""
@@ -59,6 +61,23 @@ class Behind:
         if self._failure is not None:
             raise self._failure
 
+    async def hold(self) -> None:
+        """Append nothing more until `let_go`; waits for what is being appended, raises what an append raised."""
+        self._is_held = True
+        while self._is_saving and self._failure is None:
+            await self._saved.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def taken(self) -> list[Version]:
+        """What waits, for the one who holds this to append."""
+        return [version for _, version in self._waiting]
+
+    def let_go(self, stored: int = 0) -> None:
+        """Go on, without the first so many that wait: they are stored."""
+        self._is_held = False
+        self._done(stored)
+
     def _is_behind(self, version: Version) -> bool:
         # Those being appended count until they are stored.
         if not self._waiting:
@@ -68,9 +87,10 @@ class Behind:
         return len(self._waiting) >= MOST_VERSIONS or self._now() - self._waiting[0][0] > MOST_MS
 
     async def _save(self) -> None:
-        versions = [version for _, version in self._waiting][:_TOGETHER]
+        versions = [version for _, version in self._waiting][:TOGETHER]
         if not versions:
             return
+        stored, self._is_saving = 0, True
         try:
             await self._append(versions)
         except anyio.get_cancelled_exc_class():
@@ -78,8 +98,15 @@ class Behind:
         except BaseException as error:
             self._failure = error
         else:
-            for _ in versions:
-                self._waiting.popleft()
+            stored = len(versions)
+        finally:
+            self._is_saving = False
+        self._done(stored)
+
+    def _done(self, stored: int) -> None:
+        """So many are stored: whoever waits for that may look."""
+        for _ in range(stored):
+            self._waiting.popleft()
         if self._waiting:
             self._filled.set()
         saved, self._saved = self._saved, anyio.Event()

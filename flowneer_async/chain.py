@@ -7,12 +7,14 @@ import anyio
 
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
+from flowneer_async.errors import NoTransactions
 from flowneer_async.journal import Following, Unsaved
 from flowneer_async.memory import Memory
 from flowneer_async.plan import Plan
 from flowneer_async.policy import World
 from flowneer_async.state import Shape
-from flowneer_async.store import Lease, VersionStore
+from flowneer_async.store import Lease, TransactionalStore, VersionStore
+from flowneer_async.transacted import StepTransaction
 from flowneer_async.versions import Head, Status, Version, grow, version_id
 
 
@@ -39,7 +41,9 @@ class ChainJournal(Following):
         self._pending: tuple[int, str] | None = None
         # What was being appended when that was cancelled: it may be stored, or not.
         self._unsure: list[Version] = []
-        self._appending = anyio.Lock()
+        # Why a transaction was not committed, with versions that must not be stored without what it did.
+        self._lost: BaseException | None = None
+        self._turn = anyio.Semaphore(1)
         self._kept: dict[str, bool] = {}
         self.behind = Behind(self._append, world.now) if plan.durability == "async" else None
 
@@ -55,15 +59,19 @@ class ChainJournal(Following):
             kept = self._kept[name] = self._plan.keeps(name)
         return kept
 
-    def record(self, step_index: int, path: str, state: object) -> Coroutine[Any, Any, str | None]:
-        return self._keep(self._advance(path, state), step_index, path)
+    def record(
+        self, step_index: int, path: str, state: object, transaction: StepTransaction | None = None
+    ) -> Coroutine[Any, Any, str | None]:
+        return self._keep(self._advance(path, state), step_index, path, False, transaction)
 
-    def note(self, step_index: int, path: str) -> Coroutine[Any, Any, str | None]:
-        return self._keep(None, step_index, path, is_note=True)
+    def note(
+        self, step_index: int, path: str, transaction: StepTransaction | None = None
+    ) -> Coroutine[Any, Any, str | None]:
+        return self._keep(None, step_index, path, True, transaction)
 
     async def migrate(self, step_index: int, path: str, state: object) -> None:
         """Keep a state that was changed to fit the flow as it is now."""
-        await self._keep(self._advance(path, state), step_index, path, is_note=True)
+        await self._keep(self._advance(path, state), step_index, path, True)
 
     async def settle(self) -> None:
         try:
@@ -100,33 +108,71 @@ class ChainJournal(Following):
     def scatter(self) -> None:
         self.behind = None
 
-    async def _keep(self, diff: Diff | None, step_index: int, path: str, is_note: bool = False) -> str | None:
-        """Make a version, and store it as the durability has it."""
+    async def begin_transaction(self) -> StepTransaction:
+        store = self._store
+        if not isinstance(store, TransactionalStore):
+            raise NoTransactions(f"a {type(store).__qualname__}")
+        await self._turn.acquire()
+        behind = self.behind
+        try:
+            await self._pause(behind)
+            return StepTransaction(await store.begin(), self._lease, behind, self._turn.release, self._lose)
+        except BaseException:
+            if behind is not None:
+                behind.let_go()
+            self._turn.release()
+            raise
+
+    async def _pause(self, behind: Behind | None) -> None:
+        """Store nothing more beside the transaction that begins."""
+        try:
+            if behind is not None:
+                await behind.hold()
+            if self._unsure:
+                await self._catch_up()
+        except Exception as error:
+            raise Unsaved(error) from error
+
+    def _lose(self, versions: Sequence[Version], error: BaseException) -> None:
+        self._unsure, self._lost = list(versions), error
+
+    async def _keep(
+        self,
+        diff: Diff | None,
+        step_index: int,
+        path: str,
+        is_note: bool = False,
+        transaction: StepTransaction | None = None,
+    ) -> str | None:
+        """Make a version, and store it as the durability has it, or in the transaction."""
         diff = self._since_version(diff)
         if self._plan.durability == "exit":
-            self._pending = step_index, path
-            return None
-        changes, gone = self._memory.take()
-        if changes or gone:
-            all_changes, removed = (
-                (changes, gone) if diff is None else ({**diff.changes, **changes}, diff.removed + gone)
-            )
-            body = Diff(all_changes, removed, self._memory.codec).encode()
-        elif diff is not None:
-            body = diff.encode()
-        elif self._plan.skip_unchanged and not is_note:
-            return None
+            self._pending = (step_index, path) if transaction is None else None
+            if transaction is None:
+                return None
+            version = self._keyframe(step_index, path)
         else:
-            body = b""
-        version = self._version(body, step_index, path)
+            body = self._body(diff)
+            if not body and self._plan.skip_unchanged and not is_note and transaction is None:
+                return None
+            version = self._version(body, step_index, path)
         try:
-            await self._save(version)
+            await (self._save(version) if transaction is None else transaction.commit(version))
         except Exception as error:
             raise Unsaved(error) from error
         return version_id(version.run_id, version.seq)
 
+    def _body(self, diff: Diff | None) -> bytes:
+        """What a step has changed, and what is new in the memory; empty where nothing is."""
+        changes, gone = self._memory.take()
+        if not changes and not gone:
+            return b"" if diff is None else diff.encode()
+        if diff is not None:
+            changes, gone = {**diff.changes, **changes}, diff.removed + gone
+        return Diff(changes, gone, self._memory.codec).encode()
+
     async def _append_pending(self) -> None:
-        async with self._appending:
+        async with self._turn:
             if self._pending is not None:
                 pending, self._pending = self._pending, None
                 await self._append([self._keyframe(*pending)])
@@ -145,6 +191,8 @@ class ChainJournal(Following):
 
     async def _catch_up(self) -> None:
         """Store what an append that was cancelled has not stored."""
+        if self._lost is not None:
+            raise self._lost
         head = (await self._store.read(self._lease.run_id)).head
         left = [version for version in self._unsure if version.seq > head]
         if left:

@@ -1,10 +1,11 @@
 """What a step may know of the run it is part of, and ask of it."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from flowneer_async.errors import BadStep
+from flowneer_async.errors import BadStep, NoTransactions
 from flowneer_async.events import Failure
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Port(Protocol):
         """What a call gave, now or before a crash."""
         ...
 
+    def transaction(self, step: str, connection: type[T]) -> AbstractAsyncContextManager[T]:
+        """A transaction that is committed with the version of the step; gives its connection."""
+        ...
+
 
 class _Alone:
     """The port of a context that was made by hand, for a step under test."""
@@ -45,6 +50,9 @@ class _Alone:
 
     async def once(self, step: str, name: str, call: Callable[[], Awaitable[object]]) -> object:
         return await call()
+
+    def transaction(self, step: str, connection: type[T]) -> AbstractAsyncContextManager[T]:
+        raise NoTransactions("a context that is not of a running step")
 
 
 _ALONE = _Alone()
@@ -102,3 +110,17 @@ class Context(Generic[D_co]):
             return await fn(*args, **kwargs)
 
         return cast(T, await self._port.once(self.step, name, call))
+
+    @overload
+    def transaction(self) -> AbstractAsyncContextManager[object]: ...
+    @overload
+    def transaction(self, connection: type[T]) -> AbstractAsyncContextManager[T]: ...
+    def transaction(self, connection: type[object] = object) -> AbstractAsyncContextManager[object]:
+        """A transaction in the store's database: `async with ctx.transaction() as connection`.
+
+        What is done on the connection is committed together with the version of this step, or not at all. Where the
+        block raises, it is rolled back at once; where the step fails after it, then. A step has one. To have it typed,
+        name the class of the connection. Raises NoTransactions, StoreBusy, BadTransaction, and BadOption where the
+        connection is of another class.
+        """
+        return self._port.transaction(self.step, connection)

@@ -15,6 +15,7 @@ from flowneer_async.policy import World
 from flowneer_async.shield import complete
 from flowneer_async.state import Shape
 from flowneer_async.store import Plain, VersionedCheckpointStore
+from flowneer_async.transacted import StepTransaction
 from flowneer_async.unkept import NothingBetween
 from flowneer_async.versions import ROOT, Snapshot, Status, VersionedCheckpointEntry, version_id
 
@@ -46,7 +47,9 @@ class EntryJournal(Following, NothingBetween):
     def keeps(self, name: str) -> bool:
         return self._plan.keeps is None or self._plan.keeps(name)
 
-    async def record(self, step_index: int, path: str, state: object) -> str | None:
+    async def record(
+        self, step_index: int, path: str, state: object, transaction: StepTransaction | None = None
+    ) -> str | None:
         return await self._keep(self._advance(path, state), step_index, path)
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:

@@ -248,7 +248,7 @@ class BadTransaction(RunError):
     """Step `step` of run `run_id` uses its transaction in a way that cannot be kept; `reason` shows no value."""
 
     def __init__(self, step: str, run_id: str, reason: str) -> None:
-        super().__init__(f"the transaction of step {step!r} of run {run_id!r} was rolled back: {reason}")
+        super().__init__(f"step {step!r} of run {run_id!r} cannot use a transaction so: {reason}")
         self.step, self.run_id, self.reason = step, run_id, reason
 
 

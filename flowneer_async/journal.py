@@ -7,6 +7,7 @@ from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import StateNotSerializable
 from flowneer_async.state import Shape
+from flowneer_async.transacted import StepTransaction
 from flowneer_async.versions import Status
 
 
@@ -45,15 +46,22 @@ class Journal(Protocol):
         """Does a step of this name make a version?"""
         ...
 
-    def record(self, step_index: int, path: str, state: object) -> Coroutine[Any, Any, str | None]:
-        """Keep the state after a step, and give the id of its version, if it made one."""
+    def record(
+        self, step_index: int, path: str, state: object, transaction: StepTransaction | None = None
+    ) -> Coroutine[Any, Any, str | None]:
+        """Keep the state after a step, and give the id of its version, if it made one.
+
+        With a transaction of the step's it always makes one, which is committed in it.
+        """
         ...
 
     def follow(self, step_index: int, path: str, state: object) -> None:
         """Take the state after a step that makes no version: the next version has its changes too."""
         ...
 
-    def note(self, step_index: int, path: str) -> Coroutine[Any, Any, str | None]:
+    def note(
+        self, step_index: int, path: str, transaction: StepTransaction | None = None
+    ) -> Coroutine[Any, Any, str | None]:
         """Keep what is new in the run's memory, and give the id of the version, if it made one."""
         ...
 
@@ -76,6 +84,10 @@ class Kept(Journal, Protocol):
 
     def scatter(self) -> None:
         """They have ended."""
+        ...
+
+    async def begin_transaction(self) -> StepTransaction:
+        """Begin a transaction for a step, when no other of the run is open; raises NoTransactions, StoreBusy."""
         ...
 
     async def close(self, status: Status, state: object, error: str | None = None) -> None:

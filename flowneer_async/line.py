@@ -24,6 +24,7 @@ from flowneer_async.policy import World
 from flowneer_async.state import Shape
 from flowneer_async.steps import RECORDED, Body, Call, Node
 from flowneer_async.store import VersionStore
+from flowneer_async.transacted import StepTransaction
 
 Walk: TypeAlias = Callable[["Line", Body[Any], "Place", Trail], Coroutine[Any, Any, None]]
 
@@ -53,12 +54,14 @@ class Core:
 class Line:
     """A state, and what is done to it step by step; `path` is that of the lane, empty for the main line."""
 
-    __slots__ = ("core", "is_clean", "journal", "path", "shape", "state")
+    __slots__ = ("core", "is_clean", "journal", "path", "shape", "state", "transaction")
 
     def __init__(self, core: Core, path: str, state: Any, shape: Shape, journal: Journal | None) -> None:
         self.core, self.path, self.state, self.shape, self.journal = core, path, state, shape, journal
         self.is_clean = True
         """The state is, for all that can be known, the one that the journal has."""
+        self.transaction: StepTransaction | None = None
+        """What the step has left open, to be committed with its version."""
 
     def context(self, place: Place, path: str, attempt: int = 1, port: Port | None = None) -> Context[Any]:
         """What the step at `path` is told, and by which port it asks."""
@@ -75,17 +78,23 @@ class Line:
         if not call.wants_context:
             returned = call.fn(self.state)
             return returned if type(returned) in SCALARS else await self._awaited(returned, path)
-        core = self.core
-        port = Asking(core.run_id, path, core.memory, core.watch, partial(self.note, place), core.store is not None)
+        core, note = self.core, partial(self.note, place)
+        port = Asking(core.run_id, path, core.memory, core.watch, note, core.store is not None, core.journal)
         try:
-            return await self._awaited(call.fn(self.state, self.context(place, shown or path, attempt, port)), path)
-        except BaseExceptionGroup as group:
-            # A step may have asked in a task of its own.
-            for suspended in suspended_in(group):
-                raise suspended from None
+            context = self.context(place, shown or path, attempt, port)
+            returned = await self._awaited(call.fn(self.state, context), path)
+            if port.opened is not None:
+                self.transaction = port.left(path)
+        except BaseException as error:
+            await port.give_up(error)
+            if isinstance(error, BaseExceptionGroup):
+                # A step may have asked in a task of its own.
+                for suspended in suspended_in(cast(BaseExceptionGroup[BaseException], error)):
+                    raise suspended from None
             raise
         finally:
             port.end()
+        return returned
 
     async def _awaited(self, returned: object, path: str) -> object:
         if isawaitable(returned):
@@ -170,10 +179,25 @@ class Line:
 
     async def _keep(self, journal: Journal, is_kept: bool, step_index: int, path: str) -> str | None:
         self.is_clean = True
+        if self.transaction is not None:
+            return await self._commit(journal, step_index, path)
         if is_kept:
             return await journal.record(step_index, path, self.state)
         journal.follow(step_index, path, self.state)
         return None
+
+    async def _commit(self, journal: Journal, step_index: int, path: str) -> str | None:
+        """Keep the state together with what the step did in its transaction, whatever the filter says."""
+        try:
+            return await journal.record(step_index, path, self.state, self.transaction)
+        finally:
+            await self.roll_back()  # where there was nothing to commit it with
+
+    async def roll_back(self) -> None:
+        """Undo what the step did in its transaction, if it has left one open."""
+        transaction, self.transaction = self.transaction, None
+        if transaction is not None:
+            await transaction.roll_back()
 
     async def wrap(self, node: Node[Any], place: Place, proceed: Callable[[], Awaitable[None]]) -> None:
         """Proceed with a lane, through the middleware for lanes."""

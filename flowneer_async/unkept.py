@@ -4,10 +4,12 @@ from typing import Any
 
 from flowneer_async.behind import Behind
 from flowneer_async.differ import Diff, Mirror
+from flowneer_async.errors import NoTransactions
 from flowneer_async.journal import Journal, advance
 from flowneer_async.memory import GONE, Memory, written
 from flowneer_async.plan import Plan
 from flowneer_async.state import Shape
+from flowneer_async.transacted import StepTransaction
 from flowneer_async.versions import Status
 
 
@@ -16,7 +18,7 @@ class NothingBetween:
 
     behind = None
 
-    async def note(self, step_index: int, path: str) -> str | None:
+    async def note(self, step_index: int, path: str, transaction: StepTransaction | None = None) -> str | None:
         return None
 
     async def settle(self) -> None:
@@ -27,6 +29,9 @@ class NothingBetween:
 
     def scatter(self) -> None:
         pass
+
+    async def begin_transaction(self) -> StepTransaction:
+        raise NoTransactions("a run that no full store keeps")
 
 
 class MirrorJournal(NothingBetween):
@@ -42,7 +47,9 @@ class MirrorJournal(NothingBetween):
     def keeps(self, name: str) -> bool:
         return True
 
-    async def record(self, step_index: int, path: str, state: object) -> str | None:
+    async def record(
+        self, step_index: int, path: str, state: object, transaction: StepTransaction | None = None
+    ) -> str | None:
         self.follow(step_index, path, state)
         return None
 
@@ -80,11 +87,13 @@ class LaneJournal:
     def keeps(self, name: str) -> bool:
         return self._run is None or self._run.keeps(name)
 
-    async def record(self, step_index: int, path: str, state: object) -> str | None:
+    async def record(
+        self, step_index: int, path: str, state: object, transaction: StepTransaction | None = None
+    ) -> str | None:
         self.follow(step_index, path, state)
-        if self._run is None or (self.diff is None and self._plan.skip_unchanged):
+        if self._run is None or (self.diff is None and self._plan.skip_unchanged and transaction is None):
             return None
-        return await self._run.note(step_index, path)
+        return await self._run.note(step_index, path, transaction)
 
     def follow(self, step_index: int, path: str, state: object) -> None:
         diff = self.diff = advance(self.before, self._shape, state, path)
@@ -96,9 +105,9 @@ class LaneJournal:
         for key in diff.removed:
             self._memory.put_text(self._lane, f"={key}", GONE)
 
-    async def note(self, step_index: int, path: str) -> str | None:
+    async def note(self, step_index: int, path: str, transaction: StepTransaction | None = None) -> str | None:
         self._memory.put_text(self._lane, "at", written(path))
-        return None if self._run is None else await self._run.note(step_index, path)
+        return None if self._run is None else await self._run.note(step_index, path, transaction)
 
     async def settle(self) -> None:
         if self._run is not None:

@@ -56,6 +56,10 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
             if jump.place is not place:
                 raise
             number = jump.number
+        except BaseException as error:
+            if line.transaction is not None and not isinstance(error, GeneratorExit):
+                await line.roll_back()
+            raise
         number += 1
         trail = ()
     if place.round:
