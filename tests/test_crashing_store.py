@@ -1,13 +1,16 @@
 """A store whose process dies when it is told to."""
 
+import asyncio
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from flowneer_async import FlowBuilder
 from flowneer_async.errors import StoreFailed, UnknownRun
-from flowneer_async.testing import Crash, CrashingStore
-from flowneer_async.testing.chains import counting, new_run
+from flowneer_async.store import RunFilter
+from flowneer_async.testing import Crash, CrashingStore, StoreContract
+from flowneer_async.testing.chains import Owned, counting, new_run, owned
 from flowneer_stores import MemoryStore
 
 State = dict[str, Any]
@@ -18,6 +21,21 @@ async def count(state: State) -> None:
 
 
 COUNTING = FlowBuilder[State]("f").start_with(count).then(count, name="again")
+
+
+class TestCrashingStore(StoreContract):
+    """As long as its process does not die, it is a store as any other."""
+
+    def make_store(self, tmp_path: Path) -> CrashingStore:
+        return CrashingStore(MemoryStore())
+
+
+async def a_run(store: MemoryStore) -> Owned:
+    """A run that nobody owns, of whose six versions three may be dropped."""
+    run = await owned(store, stored=0)
+    await store.append(run.lease, counting("run", 6, keyframes=(0, 3)))
+    await store.release(run.lease, "failed")
+    return run
 
 
 @pytest.mark.parametrize(("how", "head"), [("before", 0), ("after", 1)])
@@ -93,3 +111,72 @@ async def test_a_process_sends_signals_until_it_dies() -> None:
     for use in (store.send("run", "go", b"1"), store.signals("run")):
         with pytest.raises(Crash):
             await use
+
+
+@pytest.mark.parametrize(("how", "first"), [("before", 0), ("after", 3)])
+async def test_a_process_dies_when_it_prunes_a_run(how: Literal["before", "after"], first: int) -> None:
+    """To drop versions is a commit as any other: nothing is gone, or all that was to go."""
+    inner = MemoryStore()
+    await a_run(inner)
+    store = CrashingStore(inner, 1, how)
+    with pytest.raises(Crash):
+        await store.drop("run", 1)
+    assert (store.commits, store.crashed, (await inner.read("run")).first) == (1, True, first)
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+async def test_a_process_dies_when_it_purges_a_run(how: Literal["before", "after"]) -> None:
+    """So is to purge a run, also where the process has owned it once."""
+    inner = MemoryStore()
+    await a_run(inner)
+    store = CrashingStore(inner, 3, how)
+    await store.release(await store.claim(await store.read("run")), "failed")
+    with pytest.raises(Crash):
+        await store.purge("run")
+    assert store.commits == 3
+    if how == "before":
+        assert (await inner.read("run")).owner is None
+    else:
+        with pytest.raises(UnknownRun):
+            await inner.read("run")
+
+
+async def test_of_an_unheard_purge_the_caller_is_told_that_it_failed() -> None:
+    """The run is gone all the same, and the process lives on."""
+    inner = MemoryStore()
+    await a_run(inner)
+    store = CrashingStore(inner, 1, "unheard")
+    with pytest.raises(StoreFailed, match="the answer never came"):
+        await store.purge("run")
+    assert list((await store.find(RunFilter(), 10)).runs) == []
+
+
+async def test_a_dead_process_finds_and_counts_nothing() -> None:
+    """It dies as a whole, and is no store any more; neither pruning nor purging it does after its death."""
+    inner = MemoryStore()
+    await a_run(inner)
+    store = CrashingStore(inner)
+    await store.die()
+    for use in (store.find(RunFilter(), 10), store.count(RunFilter()), store.drop("run", 1), store.purge("run")):
+        with pytest.raises(Crash):
+            await use
+    with pytest.raises(Crash):
+        async with store.changes("run"):
+            pass
+    assert (await inner.read("run")).first == 0
+
+
+async def test_a_watch_ends_with_its_process() -> None:
+    """Whoever waits for a change in a process that dies is not told of it."""
+    inner = MemoryStore()
+    lease = await inner.create(new_run())
+    assert lease is not None
+    store = CrashingStore(inner)
+    async with store.changes("run") as changed:
+        await store.send("run", "go", b"1")
+        await changed()
+        waiting = asyncio.ensure_future(changed())
+        await store.die()
+        await inner.append(lease, counting("run", 1))
+        with pytest.raises(Crash):
+            await waiting

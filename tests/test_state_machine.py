@@ -131,8 +131,8 @@ class DyingStore(CrashingStore):
     async def claim(self, run: Run) -> Lease:
         return await self._owned(self._alive.claim(run))
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
-        await self._alive.release(lease, status, error)
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+        await self._alive.release(lease, status, error, seal)
 
 
 # Machine --------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """A store whose process dies at a chosen commit."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from flowneer_async.errors import StoreFailed
-from flowneer_async.store import Lease, VersionStore
+from flowneer_async.store import Lease, Page, RunFilter, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version
 
 T = TypeVar("T")
@@ -20,9 +21,10 @@ class Crash(BaseException):
 class CrashingStore:
     """Another store, used by a process that dies at its commit number `at` (from 1; 0 for never).
 
-    A commit is a call of `create`, `claim`, `append` or `release`. The process dies "before" anything is stored, or
-    "after": from then on every method raises Crash. With "unheard" that one call is stored and raises StoreFailed, as
-    when the connection breaks before the answer has come, and the process lives on until it is told to `die`.
+    A commit is a call of `create`, `claim`, `append`, `release`, `drop` or `purge`. The process dies "before" anything
+    is stored, or "after": from then on every method raises Crash. With "unheard" that one call is stored and raises
+    StoreFailed, as when the connection breaks before the answer has come, and the process lives on until it is told to
+    `die`.
 
     The leases of a dead process are given back at once, as the leases of one on the same host are.
     """
@@ -55,14 +57,37 @@ class CrashingStore:
     async def chain(self, version: str) -> Sequence[Version]:
         return await self._alive.chain(version)
 
-    async def versions(self, run_id: str) -> Sequence[Version]:
-        return await self._alive.versions(run_id)
+    async def versions(self, run_id: str, first: int = 0, last: int | None = None) -> Sequence[Version]:
+        return await self._alive.versions(run_id, first, last)
 
-    async def send(self, run_id: str, name: str, payload: bytes) -> Signal:
-        return await self._alive.send(run_id, name, payload)
+    async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
+        return await self._alive.send(run_id, name, payload, sent)
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         return await self._alive.signals(run_id)
+
+    async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
+        return await self._alive.find(runs, limit, after)
+
+    async def count(self, runs: RunFilter) -> Mapping[Status, int]:
+        return await self._alive.count(runs)
+
+    async def drop(self, run_id: str, keep: int, since: int | None = None) -> int:
+        return await self._commit("drop", lambda store: store.drop(run_id, keep, since))
+
+    async def purge(self, run_id: str) -> None:
+        await self._commit("purge", lambda store: store.purge(run_id))
+
+    @asynccontextmanager
+    async def changes(self, run_id: str) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
+        async with self._alive.changes(run_id) as changed:
+
+            async def told() -> None:
+                await changed()
+                if self.crashed:
+                    raise Crash
+
+            yield told
 
     async def die(self) -> None:
         """The process ends, and whatever it owns is free."""

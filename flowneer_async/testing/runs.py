@@ -131,7 +131,7 @@ class RunsContract:
         assert (await store.read("run")).first == 7
 
     @pytest.mark.parametrize(
-        ("first", "order"), [(2, (2, 3)), (3, (0, 1)), (3, (4,)), (4, (3, 4)), (3, (3, 5)), (0, (3,))]
+        ("first", "order"), [(2, (2, 3)), (3, (0, 1)), (3, (4,)), (4, (3, 4)), (3, (3, 5)), (0, (3,)), (3, ())]
     )
     async def test_a_copy_does_not_begin_elsewhere(
         self, store: VersionStore, first: int, order: tuple[int, ...]

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from flowneer_async.errors import UnknownRun
 from flowneer_async.store import VersionStore
 from flowneer_async.testing.chains import Owned, counting, owned
 
@@ -147,6 +148,15 @@ class WatchingContract:
             await _send(run)
             for changed in watches:
                 await changed()
+
+    @pytest.mark.parametrize("run_id", ["none", "", "run@0", "RUN", "ru", "run%", "run\0", "r" * 5000])
+    async def test_an_unknown_run_is_not_watched(self, store: VersionStore, run_id: str) -> None:
+        """Whoever wants to watch a run that is not there is told which."""
+        await owned(store)
+        with pytest.raises(UnknownRun) as caught:
+            async with store.changes(run_id):
+                pass
+        assert caught.value.run_id == run_id
 
     async def test_who_follows_a_run_sees_all_of_it(self, store: VersionStore) -> None:
         """It reads, and waits, by turns: every version is seen, and the end, however fast they come."""

@@ -36,6 +36,6 @@ class Guarded(MemoryStore):
         self.appended.append(len(versions))
         await super().append(lease, versions)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
         self.ends.append(status)
-        await super().release(lease, status, error)
+        await super().release(lease, status, error, seal)
