@@ -53,6 +53,19 @@ class Patch(NamedTuple):
             raise ValueError("its length is not what its head says")
         return cls(sets, head.get("del", ()), splices)
 
+    @staticmethod
+    def measure(body: bytes, lengths: dict[str, int]) -> None:
+        """Make of the length of each key's JSON before a patch that after it; reads no more of it than its head.
+
+        Raises ValueError where the head is none, TypeError or AttributeError where it is one of something else.
+        """
+        head: dict[str, Any] = orjson.loads(body[: body.index(b"\n")])
+        for key in head.get("del", ()):
+            lengths.pop(key, None)
+        for key, (_, removed, length) in head.get("splice", _EMPTY).items():
+            lengths[key] = lengths.get(key, 0) + length - removed
+        lengths.update(head.get("set", _EMPTY))
+
 
 class Change(NamedTuple):
     """What became of one key: its whole new JSON, and the splice to it from the old one, where that is shorter."""
