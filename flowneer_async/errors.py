@@ -42,7 +42,9 @@
         ├── NotADatabase  SchemaTooNew
         ├── ReadOnly  StateTooLarge  TooManyVersions
         ├── RunExists  BadExport  NoTransactions
-        └── StoreFull  StoreBusy  StoreClosed  StoreFailed
+        ├── ExtraMissing  StoreFull  StoreClosed  StoreFailed
+        └── StoreBusy                the store cannot be used just now
+            └── StoreUnreachable     its server cannot be reached
 
 Messages hold ids, names, keys, types and sizes: never a value of the state, which may be a secret.
 """
@@ -493,6 +495,24 @@ class StoreBusy(StoreError):
     def __init__(self, place: str, seconds: float) -> None:
         super().__init__(f"{place!r} stayed locked by another program for {seconds:g} s: try again")
         self.place, self.seconds = place, seconds
+
+
+class StoreUnreachable(StoreBusy):
+    """The server of the store could not be reached for `seconds`. What was being stored then is stored, or is not."""
+
+    def __init__(self, place: str, seconds: float) -> None:
+        StoreError.__init__(
+            self, f"{place!r} could not be reached for {seconds:g} s: run the same run id again when it can be"
+        )
+        self.place, self.seconds = place, seconds
+
+
+class ExtraMissing(StoreError):
+    """`what` needs packages that are not installed: those of the extra `extra`."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}: pip install 'flowneer-async[{extra}]'")
+        self.what, self.extra = what, extra
 
 
 class StoreClosed(StoreError):
