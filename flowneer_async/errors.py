@@ -37,7 +37,7 @@
     │   └── ForeignRun               the run belongs to another flow
     └── StoreError                   a store that cannot do what it was asked
         ├── UnknownRun  UnknownVersion
-        ├── CorruptVersion  BrokenChain  VersionConflict
+        ├── CorruptVersion  BrokenChain  CorruptRun  VersionConflict
         ├── CorruptSignal  Forged  NotEncrypted  UnknownKey
         ├── NotADatabase  SchemaTooNew
         ├── ReadOnly  StateTooLarge  TooManyVersions
@@ -406,6 +406,14 @@ class BrokenChain(StoreError):
     def __init__(self, version: str, missing: str) -> None:
         super().__init__(f"version {version!r} builds on {missing!r}, which is missing: restore the store")
         self.version, self.missing = version, missing
+
+
+class CorruptRun(StoreError):
+    """What is kept of run `run_id` beside its versions cannot be read; the runs after it are found at `after`."""
+
+    def __init__(self, run_id: str, reason: str, after: str | None = None) -> None:
+        super().__init__(f"run {run_id!r} is damaged ({reason}): restore the store")
+        self.run_id, self.reason, self.after = run_id, reason, after
 
 
 class VersionConflict(StoreError):

@@ -129,7 +129,10 @@ class VersionStore(Protocol):
         ...
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
-        """At most `limit` of these runs, the newest first; `after` is what the page before gave; raises BadOption."""
+        """At most `limit` of these runs, the newest first; `after` is what the page before gave; raises BadOption.
+
+        Raises CorruptRun where one of them cannot be read; it says what to give as `after` to read those that follow.
+        """
         ...
 
     async def count(self, runs: RunFilter) -> Mapping[Status, int]:

@@ -11,6 +11,7 @@ import pytest
 
 from flowneer_async import (
     BrokenChain,
+    CorruptRun,
     CorruptVersion,
     FlowBuilder,
     FlowError,
@@ -246,7 +247,7 @@ async def test_damaged_steps_are_named(path: Path, store: SqliteStore) -> None:
     """A run whose list of steps cannot be read is refused by name; other runs go on."""
     await counts(store, "r")
     change(path, "UPDATE flowneer_runs SET steps = '[' WHERE run_id = 'r'")
-    with pytest.raises(StoreFailed, match="'r'"):
+    with pytest.raises(CorruptRun, match="'r'"):
         await counts(store, "r")
     await counts(store, "other")
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import orjson
 
-from flowneer_async.errors import StoreFailed
+from flowneer_async.errors import CorruptRun
 from flowneer_async.versions import Run
 from flowneer_stores.writer import Cell
 
@@ -18,26 +18,26 @@ def as_row(run: Run, owner: str, lease_until: int) -> tuple[Cell, ...]:
     return (*named, run.created, run.updated, run.first, run.fork_of, tags, run.seal)
 
 
-def as_run(columns: Sequence[Any], place: str) -> Run:
-    """A run from the columns of run.sql, but for the first one; raises StoreFailed."""
+def as_run(columns: Sequence[Any], after: str | None = None) -> Run:
+    """A run from the columns of run.sql, but for the first one; raises CorruptRun, which says `after`."""
     run_id, flow, state_type, steps, *rest = columns
     *others, tags, seal = rest
-    run = Run(run_id, flow, state_type, _names(steps, run_id, place), *others)
-    return replace(run, tags=_tags(tags, run_id, place), seal=seal)
+    run = Run(run_id, flow, state_type, _names(steps, run_id, after), *others)
+    return replace(run, tags=_tags(tags, run_id, after), seal=seal)
 
 
-def _names(text: str, run_id: str, place: str) -> tuple[str, ...]:
+def _names(text: str, run_id: str, after: str | None) -> tuple[str, ...]:
     names = _loaded(text)
     if isinstance(names, list) and _are_texts(cast(list[object], names)):
         return tuple(cast(list[str], names))
-    raise StoreFailed(place, "reading", f"the steps of run {run_id!r} are damaged")
+    raise CorruptRun(run_id, "its steps are no list of names", after)
 
 
-def _tags(text: str, run_id: str, place: str) -> dict[str, str]:
+def _tags(text: str, run_id: str, after: str | None) -> dict[str, str]:
     tags = _loaded(text)
     if isinstance(tags, dict) and _are_texts(cast(dict[str, object], tags).values()):
         return cast(dict[str, str], tags)
-    raise StoreFailed(place, "reading", f"the tags of run {run_id!r} are damaged")
+    raise CorruptRun(run_id, "its tags are no mapping of texts", after)
 
 
 def _are_texts(values: Iterable[object]) -> bool:

@@ -132,7 +132,7 @@ class SqliteStore(Methods):
         if not rows:
             raise UnknownRun(run_id)
         last, *columns = rows[0]
-        run = as_run(columns, str(self._path))
+        run = as_run(columns)
         if run.head < last:
             raise BrokenChain(version_id(run_id, last), version_id(run_id, run.head + 1))
         return run
@@ -167,7 +167,7 @@ class SqliteStore(Methods):
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         fits, parameters = await self._conditions(runs, None if after is None else row_of(after))
         rows = await self._fetch(queries.FIND.replace("{conditions}", fits), (*parameters, limit + 1))
-        found = tuple(as_run(columns, str(self._path)) for _, *columns in rows[:limit])
+        found = tuple(as_run(columns, str(row)) for row, *columns in rows[:limit])
         return Page(found, str(rows[limit - 1][0]) if len(rows) > limit else None)
 
     async def count(self, runs: RunFilter) -> Mapping[Status, int]:
