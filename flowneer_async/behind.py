@@ -11,7 +11,7 @@ from flowneer_async.versions import Version
 
 MOST_VERSIONS = 64
 MOST_MS = 50
-TOGETHER = 128  # versions in one append
+_TOGETHER = 128  # versions in one append
 
 
 class Behind:
@@ -87,7 +87,7 @@ class Behind:
         return len(self._waiting) >= MOST_VERSIONS or self._now() - self._waiting[0][0] > MOST_MS
 
     async def _save(self) -> None:
-        versions = [version for _, version in self._waiting][:TOGETHER]
+        versions = [version for _, version in self._waiting][:_TOGETHER]
         if not versions:
             return
         stored, self._is_saving = 0, True

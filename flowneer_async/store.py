@@ -176,7 +176,7 @@ class Transaction(Protocol):
         ...
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
-        """What `append` of the store does, as part of it; raises the same."""
+        """What `append` of the store does, as part of it; raises the same. Called once, and then `commit`."""
         ...
 
     async def commit(self) -> None:

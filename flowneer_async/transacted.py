@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flowneer_async.behind import TOGETHER, Behind
+from flowneer_async.behind import Behind
 from flowneer_async.shield import complete
 from flowneer_async.store import Lease, Transaction
 from flowneer_async.versions import Version
@@ -52,8 +52,7 @@ class StepTransaction:
 
     async def _commit(self, versions: Sequence[Version]) -> None:
         try:
-            for first in range(0, len(versions), TOGETHER):
-                await self._transaction.append(self._lease, versions[first : first + TOGETHER])
+            await self._transaction.append(self._lease, versions)
             await self._transaction.commit()
         except BaseException as error:
             self._lost(versions, error)

@@ -7,7 +7,8 @@ from typing import Any, cast
 import orjson
 
 from flowneer_async.errors import CorruptRun
-from flowneer_async.versions import Run
+from flowneer_async.store import Lease
+from flowneer_async.versions import Run, Version
 from flowneer_stores.writer import Cell
 
 
@@ -24,6 +25,12 @@ def as_run(columns: Sequence[Any], after: str | None = None) -> Run:
     *others, tags, seal = rest
     run = Run(run_id, flow, state_type, _names(steps, run_id, after), *others)
     return replace(run, tags=_tags(tags, run_id, after), seal=seal)
+
+
+def append_rows(lease: Lease, versions: Sequence[Version]) -> list[tuple[Cell, ...]]:
+    """The rows of append.sql: the first three say whether one fits, then the columns of a version but its run's id."""
+    head = versions[0].seq - 1
+    return [(lease.run_id, lease.epoch, head, *version[1:]) for version in versions]
 
 
 def _names(text: str, run_id: str, after: str | None) -> tuple[str, ...]:

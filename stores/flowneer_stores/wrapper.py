@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from flowneer_async.store import Lease, Page, RunFilter, VersionStore
+from flowneer_async.errors import NoTransactions
+from flowneer_async.store import Lease, Page, RunFilter, Transaction, TransactionalStore, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version
 from flowneer_stores.methods import Methods
 
@@ -71,9 +72,48 @@ class Wrapper(Methods):
     def changes(self, run_id: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
         return self._store.changes(run_id)
 
+    async def begin(self) -> Transaction:
+        if not isinstance(self._store, TransactionalStore):
+            raise NoTransactions(f"a {type(self._store).__qualname__}")
+        return _Wrapped(await self._store.begin(), self._encoded, self._stored)
+
     async def _encoded(self, lease: Lease, versions: Sequence[Version]) -> Sequence[Version]:
         """What an append of these versions stores: they themselves, unless a wrapper keeps them in another form."""
         return versions
 
     async def _stored(self, lease: Lease, rows: Sequence[Version]) -> None:
         """An append of what `_encoded` gave has been committed. Of one that has not, or may not, nothing is told."""
+
+
+class _Wrapped:
+    """A transaction of the store inside, to which versions are appended as the wrapper keeps them."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        encoded: Callable[[Lease, Sequence[Version]], Awaitable[Sequence[Version]]],
+        stored: Callable[[Lease, Sequence[Version]], Awaitable[None]],
+    ) -> None:
+        self._transaction, self._encoded, self._stored = transaction, encoded, stored
+        self._appended: tuple[Lease, Sequence[Version]] | None = None
+
+    @property
+    def connection(self) -> object:
+        return self._transaction.connection
+
+    @property
+    def is_open(self) -> bool:
+        return self._transaction.is_open
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        rows = await self._encoded(lease, versions)
+        await self._transaction.append(lease, rows)
+        self._appended = lease, rows
+
+    async def commit(self) -> None:
+        await self._transaction.commit()
+        if self._appended is not None:
+            await self._stored(*self._appended)
+
+    async def rollback(self) -> None:
+        await self._transaction.rollback()

@@ -38,7 +38,7 @@ async def open_writer(path: Path, timeout: float, sleep: Sleep) -> aiosqlite.Con
     db = await _connect(path, timeout)
     try:
         for setting in _SETTINGS:
-            await _set(db, setting, timeout, sleep)
+            await do_when_free(db, setting, timeout, sleep)
         ((mode,),) = await db.execute_fetchall("PRAGMA journal_mode")
         if mode != "wal":
             raise StoreFailed(str(path), "opening", "its file system has no shared memory, which WAL needs")
@@ -93,12 +93,12 @@ def _check_usable(path: Path) -> None:
         raise StoreFailed(str(path), "opening", os.strerror(errno.EACCES))
 
 
-async def _set(db: aiosqlite.Connection, setting: str, timeout: float, sleep: Sleep) -> None:
-    """Make one setting, and wait for other programs: for the change to WAL, SQLite itself does not."""
+async def do_when_free(db: aiosqlite.Connection, statement: str, timeout: float, sleep: Sleep) -> None:
+    """Do what other programs may be in the way of, and wait for them: for the change to WAL, SQLite itself does not."""
     waited = 0.0
     while True:
         try:
-            await db.execute_fetchall(setting)
+            await db.execute_fetchall(statement)
         except sqlite3.OperationalError as error:
             if waited >= timeout or not is_busy(error):
                 raise

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import aiosqlite
 
+from flowneer_stores.sqlite.transaction import Transactions
 from flowneer_stores.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Two connections, and two tasks' worth of work on one of them."""
+    """Two connections, and two tasks' worth of work on one of them; those of transactions come and go."""
 
     db: aiosqlite.Connection
     writer: Writer
     reader: aiosqlite.Connection
+    transactions: Transactions
     heartbeat: "asyncio.Task[None]"
 
     async def close(self) -> None:
@@ -30,3 +32,4 @@ class Opened:
         """End the connections' threads where no time is left to close: while they live, the process never ends."""
         for connection in (self.db, self.reader):
             connection.stop()  # pyright: ignore[reportUnknownMemberType]
+        self.transactions.stop()

@@ -30,13 +30,14 @@ from flowneer_async.store import Lease, Page, RunFilter, check_first, check_row
 from flowneer_async.versions import Run, Signal, Status, Version, parse_version_id, version_id
 from flowneer_stores.methods import Methods, row_of
 from flowneer_stores.owner import is_gone, this_owner
-from flowneer_stores.rows import as_row, as_run
+from flowneer_stores.rows import append_rows, as_row, as_run
 from flowneer_stores.sqlite import queries
 from flowneer_stores.sqlite.compact import compacted
 from flowneer_stores.sqlite.connect import open_reader, open_writer
 from flowneer_stores.sqlite.desk import SqliteDesk
 from flowneer_stores.sqlite.finding import Condition, conditions
 from flowneer_stores.sqlite.opened import Opened
+from flowneer_stores.sqlite.transaction import SqliteTransaction, Transactions
 from flowneer_stores.sqlite.translate import translated
 from flowneer_stores.writer import Refused, Writer
 
@@ -114,11 +115,8 @@ class SqliteStore(Methods):
         check_row(lease, versions)
         if not versions:
             return
-        head = versions[0].seq - 1
-        # What append.sql takes: the first three say whether the row fits, then its columns but for the run's id.
-        rows = [(lease.run_id, lease.epoch, head, *version[1:]) for version in versions]
         try:
-            await self._writer.write(queries.APPEND, rows)
+            await self._writer.write(queries.APPEND, append_rows(lease, versions))
         except Refused:
             await self._refused(lease, versions[0])
 
@@ -207,6 +205,10 @@ class SqliteStore(Methods):
         """
         return await compacted(self._opened_or_raise().db, self._path, self._timeout)
 
+    async def begin(self) -> SqliteTransaction:
+        """A transaction for statements of the user's and a version, on a connection of its own; raises StoreBusy."""
+        return await self._opened_or_raise().transactions.begin()
+
     @property
     def _writer(self) -> Writer:
         return self._opened_or_raise().writer
@@ -224,7 +226,8 @@ class SqliteStore(Methods):
             await db.close()
             raise
         writer = Writer(SqliteDesk(db, str(self._path), self._timeout))
-        self._opened = Opened(db, writer, reader, asyncio.create_task(self._renew(writer)))
+        transactions = Transactions(self._path, self._timeout, self._sleep, self._refused)
+        self._opened = Opened(db, writer, reader, transactions, asyncio.create_task(self._renew(writer)))
 
     async def _leave(self, opened: Opened) -> None:
         self._opened = None  # nothing new is asked for from here on
@@ -235,6 +238,7 @@ class SqliteStore(Methods):
             raise
 
     async def _close(self, opened: Opened) -> None:
+        await opened.transactions.close()
         try:
             with suppress(StoreError):  # then the leases lapse by themselves
                 await opened.writer.write(queries.ABANDON, [(self._owner,)])
