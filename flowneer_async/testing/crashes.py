@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from flowneer_async.errors import StoreFailed
-from flowneer_async.store import Lease, Page, RunFilter, VersionStore
+from flowneer_async.errors import NoTransactions, StoreFailed
+from flowneer_async.store import Lease, Page, RunFilter, Transaction, TransactionalStore, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version
 
 T = TypeVar("T")
@@ -21,10 +21,10 @@ class Crash(BaseException):
 class CrashingStore:
     """Another store, used by a process that dies at its commit number `at` (from 1; 0 for never).
 
-    A commit is a call of `create`, `claim`, `append`, `release`, `drop` or `purge`. The process dies "before" anything
-    is stored, or "after": from then on every method raises Crash. With "unheard" that one call is stored and raises
-    StoreFailed, as when the connection breaks before the answer has come, and the process lives on until it is told to
-    `die`.
+    A commit is a call of `create`, `claim`, `append`, `release`, `drop` or `purge`, or that of a transaction. The
+    process dies "before" anything is stored, or "after": from then on every method raises Crash. With "unheard" that
+    one call is stored and raises StoreFailed, as when the connection breaks before the answer has come, and the process
+    lives on until it is told to `die`.
 
     The leases of a dead process are given back at once, as the leases of one on the same host are.
     """
@@ -32,6 +32,7 @@ class CrashingStore:
     def __init__(self, store: VersionStore, at: int = 0, how: How = "before") -> None:
         self._store, self._at, self._how = store, at, how
         self._leases: dict[str, Lease] = {}
+        self._begun: list[Transaction] = []
         self.commits = 0
         """How many it has come to."""
         self.crashed = False
@@ -89,9 +90,19 @@ class CrashingStore:
 
             yield told
 
+    async def begin(self) -> Transaction:
+        store = self._alive
+        if not isinstance(store, TransactionalStore):
+            raise NoTransactions(f"a {type(store).__qualname__}")
+        begun = await store.begin()
+        self._begun.append(begun)
+        return _Transaction(begun, lambda: self._commit("commit", lambda _: begun.commit()))
+
     async def die(self) -> None:
-        """The process ends, and whatever it owns is free."""
+        """The process ends, whatever it owns is free, and what it has not committed is rolled back."""
         self.crashed = True
+        for begun in self._begun:
+            await begun.rollback()
         for lease in self._leases.values():
             await self._store.release(lease, "running")
 
@@ -121,3 +132,27 @@ class CrashingStore:
         if lease is not None:
             self._leases[lease.run_id] = lease
         return lease
+
+
+class _Transaction:
+    """One of the store inside, whose commit is one at which the process may die."""
+
+    def __init__(self, begun: Transaction, commit: Callable[[], Awaitable[None]]) -> None:
+        self._begun, self._commit = begun, commit
+
+    @property
+    def connection(self) -> object:
+        return self._begun.connection
+
+    @property
+    def is_open(self) -> bool:
+        return self._begun.is_open
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        await self._begun.append(lease, versions)
+
+    async def commit(self) -> None:
+        await self._commit()
+
+    async def rollback(self) -> None:
+        await self._begun.rollback()
