@@ -240,6 +240,19 @@ class FindingContract:
                 await _stored(store, new_run(run_id), "completed")
         assert left == []
 
+    async def test_a_run_that_is_stored_meanwhile_is_on_no_later_page(self, store: VersionStore) -> None:
+        """Not even where the newest ones, which were on the page before, are gone."""
+        for number in range(8):
+            await _stored(store, new_run(f"run-{number}"), "completed")
+        first = await store.find(_ANY, 2)
+        for number in (7, 6, 5):
+            await store.purge(f"run-{number}")
+        for number in range(3):
+            await _stored(store, new_run(f"new-{number}"), "completed")
+        second = await store.find(_ANY, 10, first.next)
+        assert [run.run_id for run in second.runs] == ["run-4", "run-3", "run-2", "run-1", "run-0"]
+        assert await _ids(store) == ["new-2", "new-1", "new-0", *(run.run_id for run in second.runs)]
+
     async def test_runs_that_change_between_pages_stay_on_theirs(self, store: VersionStore) -> None:
         """A run is found where it was stored, not where it was changed last."""
         leases = [await _stored(store, new_run(f"run-{number}")) for number in range(9)]
