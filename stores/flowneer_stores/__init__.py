@@ -1,9 +1,23 @@
 """Stores for flowneer-async: where the versions of runs are kept."""
 
+from typing import TYPE_CHECKING
+
 from flowneer_stores.limited import LimitedStore
 from flowneer_stores.memory import MemoryStore
 from flowneer_stores.read_only import ReadOnlyStore
 from flowneer_stores.redacted import RedactedStore
 from flowneer_stores.sqlite import SqliteStore
 
-__all__ = ["LimitedStore", "MemoryStore", "ReadOnlyStore", "RedactedStore", "SqliteStore"]
+if TYPE_CHECKING:
+    from flowneer_stores.postgres import PostgresStore
+
+__all__ = ["LimitedStore", "MemoryStore", "PostgresStore", "ReadOnlyStore", "RedactedStore", "SqliteStore"]
+
+
+def __getattr__(name: str) -> object:
+    """What needs an extra is imported when it is asked for."""
+    if name == "PostgresStore":
+        from flowneer_stores.postgres import PostgresStore
+
+        return PostgresStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

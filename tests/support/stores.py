@@ -1,4 +1,4 @@
-"""Both stores, and one that can be made to wait or to fail."""
+"""Every store, and one that can be made to wait or to fail."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from flowneer_async import Lease, Status, Version, VersionStore
 from flowneer_stores import MemoryStore, SqliteStore
+from tests.support.postgres import store_at
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "postgres")
 
 
 @asynccontextmanager
@@ -16,7 +17,7 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[VersionStore]:
     if kind == "memory":
         yield MemoryStore()
     else:
-        async with SqliteStore(folder / "runs.db") as store:
+        async with SqliteStore(folder / "runs.db") if kind == "sqlite" else store_at(folder) as store:
             yield store
 
 

@@ -1,0 +1,65 @@
+"""What is used of asyncpg, with types: it brings none."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeAlias, cast
+
+from flowneer_async.errors import ExtraMissing
+
+try:
+    import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+except ModuleNotFoundError:
+    raise ExtraMissing("PostgresStore", "postgres") from None
+
+Row: TypeAlias = Sequence[Any]
+Heard: TypeAlias = Callable[["Connection", int, str, str], None]
+"""What is called with each notice: the connection, the process that sent it, its channel and its payload."""
+
+
+class Connection(Protocol):
+    """One connection to a server."""
+
+    async def fetch(self, query: str, *args: object, timeout: float | None = None) -> Sequence[Row]:
+        """The rows that a statement gives."""
+        ...
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        """Execute a statement; or many, where there are no arguments."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        """What is executed inside of it is one transaction."""
+        ...
+
+    async def add_listener(self, channel: str, callback: Heard) -> None:
+        """Listen to a channel."""
+        ...
+
+    def add_termination_listener(self, callback: Callable[["Connection"], None]) -> None:
+        """Be called when the connection is no more."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Is it no more?"""
+        ...
+
+    def terminate(self) -> None:
+        """Close it at once."""
+        ...
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close it, and tell the server."""
+        ...
+
+
+InterfaceError = cast(type[Exception], asyncpg.InterfaceError)
+"""The connection cannot be used like that; or not at all, for it is closed."""
+
+
+async def connect(
+    dsn: str, timeout: float, settings: dict[str, str], statement_cache_size: int | None = None
+) -> Connection:
+    """A new connection; `settings` are the server's, for this session."""
+    opened = cast(Callable[..., Awaitable[Connection]], asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
+    cache = {} if statement_cache_size is None else {"statement_cache_size": statement_cache_size}
+    return await opened(dsn, timeout=timeout, server_settings=settings, **cache)
