@@ -96,6 +96,7 @@ from flowneer_async.store import (
     VersionStore,
 )
 from flowneer_async.stream import Events
+from flowneer_async.verifying import Damage, Verified, verify
 from flowneer_async.versions import Run, Signal, Snapshot, Status, Version, VersionedCheckpointEntry
 
 __all__ = [
@@ -115,6 +116,7 @@ __all__ = [
     "CorruptRun",
     "CorruptSignal",
     "CorruptVersion",
+    "Damage",
     "DefinitionError",
     "Described",
     "Diff",
@@ -188,6 +190,7 @@ __all__ = [
     "UnknownKey",
     "UnknownRun",
     "UnknownVersion",
+    "Verified",
     "Version",
     "VersionConflict",
     "VersionStore",
@@ -201,4 +204,5 @@ __all__ = [
     "fragment",
     "goto",
     "prune",
+    "verify",
 ]

@@ -8,6 +8,7 @@ from flowneer_async.errors import BadOption
 from flowneer_async.following import follow
 from flowneer_async.keeping import Where, every_run, prune, run_filter
 from flowneer_async.store import Page, Plain, VersionStore, resolve
+from flowneer_async.verifying import Verified, verify
 from flowneer_async.versions import Run, Snapshot, Status, Version
 
 _MOST = 10_000
@@ -61,3 +62,7 @@ class Methods(VersionStore):
         folds from is kept too, and the last version always: so every run goes on. Gives how many were dropped.
         """
         return await prune(self, run_filter(where), keep, older_than)
+
+    async def verify(self, run_id: str | None = None) -> Verified:
+        """Read one run, or all there are, and name each damage; raises none of them, but UnknownRun."""
+        return await verify(self, run_id)
