@@ -185,6 +185,7 @@ class Opening:
         # the ones that its versions before that were made by.
         keeps = start.migrated or start.memory.has("", "steps")
         self._lease = await store.claim(run if keeps else replace(run, steps=self._plan.steps))
+        await self._check_head(store, run)
         journal = self._journal(store, self._lease, head_of(stored.chain), start)
         if start.migrated:
             await journal.migrate(start.step_index, start.at, start.state)
@@ -193,6 +194,13 @@ class Opening:
             await journal.note(start.step_index, f"{asking}/@answer")
             await journal.flush()
         return replace(self._opened(run.run_id, start, journal), step_index=start.step_index)
+
+    async def _check_head(self, store: VersionStore, run: Run) -> None:
+        """An owner whose lease had lapsed may have stored more between our look and the claim: then look again."""
+        if run.owner is not None and (await store.read(run.run_id)).head != run.head:
+            await self.abandon("running")
+            self._lease = None
+            raise RunBusy(run.run_id, None)
 
     def _begun(self) -> Start:
         mirror, state = Mirror(self._codec), self._given()
