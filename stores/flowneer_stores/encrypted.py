@@ -1,5 +1,6 @@
 """A store that holds ciphertext: what is in states and signals is read with a key."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ from flowneer_async.versions import Run, Signal, Status, Version, digest_of, ver
 from flowneer_stores.bound import bound_signal, bound_version
 from flowneer_stores.keys import Keys
 from flowneer_stores.wrapper import Wrapper
+
+_NONCE = 16
 
 
 class EncryptedStore(Wrapper):
@@ -46,7 +49,8 @@ class EncryptedStore(Wrapper):
         return self._decrypted(rows)
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
-        sealed = self._keys.seal(run_id, payload, bound_signal(run_id, name))
+        # Signals that say the same are different ones: a copy is known by that.
+        sealed = self._keys.seal(run_id, os.urandom(_NONCE) + payload, bound_signal(run_id, name))
         return replace(await super().send(run_id, name, sealed, sent), payload=payload)
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
@@ -120,10 +124,10 @@ class EncryptedStore(Wrapper):
     def _read_signal(self, signal: Signal) -> Signal:
         run_id, name = signal.run_id, f"{signal.number} of {signal.run_id}"
         try:
-            payload = self._keys.open(run_id, signal.payload, bound_signal(run_id, signal.name), "signal", name)
+            secret = self._keys.open(run_id, signal.payload, bound_signal(run_id, signal.name), "signal", name)
         except ValueError as error:
             raise CorruptSignal(run_id, signal.number, str(error)) from error
-        return replace(signal, payload=payload)
+        return replace(signal, payload=secret[_NONCE:])
 
 
 def _row(version: Version, sealed: bytes, parent: bytes) -> Version:
