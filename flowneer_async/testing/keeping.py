@@ -287,6 +287,9 @@ class KeepingContract:
             await store.release(claimed, "failed")
             old += [run.lease, claimed]
             await store.purge("run")
+            other = await owned(store, "other")  # one that had fewer owners
+            await store.release(other.lease, "failed")
+            await store.purge("other")
         epochs = [lease.epoch for lease in old]
         assert epochs == sorted(set(epochs))
 
