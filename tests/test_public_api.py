@@ -23,9 +23,10 @@ def test_the_list_is_sorted_and_complete(package: types.ModuleType) -> None:
     public = {
         name
         for name, value in vars(package).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        if not name.startswith("_") and name != "TYPE_CHECKING" and not isinstance(value, types.ModuleType)
     }
-    assert list(package.__all__) == sorted(public)
+    # What needs an extra is not there before it is asked for; the next test asks.
+    assert list(package.__all__) == sorted(public | {"EncryptedStore", "PostgresStore"} & set(package.__all__))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from flowneer_async.errors import BadOption, ExtraMissing, NotEncrypted, UnknownKey
 
-from flowneer_async.errors import BadOption, NotEncrypted, UnknownKey
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ModuleNotFoundError:
+    raise ExtraMissing("EncryptedStore", "encryption") from None
 
 _FORMAT = b"\x01"  # what no body that is stored as it is begins with
 _NONCE = 12
