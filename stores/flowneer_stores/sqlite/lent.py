@@ -27,6 +27,16 @@ class LentConnection(sqlite3.Connection):
         self.cursors.add(cursor)
         return cursor
 
+    # sqlite3's own would take a plain cursor.
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        return self.cursor().execute(sql, *parameters)
+
+    def executemany(self, sql: str, *parameters: Any) -> Any:
+        return self.cursor().executemany(sql, *parameters)
+
+    def executescript(self, sql_script: str) -> Any:
+        return self.cursor().executescript(sql_script)
+
     def commit(self) -> None:
         self._check(_REFUSED)
         self._stop()
@@ -38,6 +48,7 @@ class LentConnection(sqlite3.Connection):
 
     def close(self) -> None:
         """Roll back, and close: a statement that has not come to its end would keep the file locked."""
+        self.is_lent = False
         if self.in_transaction:
             super().rollback()
         self._stop()

@@ -1,0 +1,734 @@
+"""`ctx.transaction()`: what a step does in the database of its store is committed with its version, or not at all."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import anyio
+import pytest
+
+from flowneer_async import (
+    BadOption,
+    BadTransaction,
+    Context,
+    Fenced,
+    FlowBuilder,
+    FlowError,
+    Hooks,
+    NoTransactions,
+    StoreBusy,
+    StoreFailed,
+    TransactionalStore,
+    fragment,
+    goto,
+)
+from flowneer_async.store import resolve
+from flowneer_async.testing import Crash, CrashingStore
+from flowneer_stores import MemoryStore
+from tests.support.books import KINDS, Books, Ctx, State, book, booking, then, versions_of
+from tests.support.entries import DictStore
+
+Flow = FlowBuilder[State]
+Step = Callable[[State, Ctx], Awaitable[None]]
+
+every_durability = pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+
+
+@pytest.fixture(params=KINDS)
+def books(request: pytest.FixtureRequest, tmp_path: Path) -> Books:
+    return Books(request.param, tmp_path)
+
+
+@pytest.fixture
+async def store(books: Books) -> AsyncGenerator[TransactionalStore, None]:
+    async with books.store() as store:
+        yield store
+
+
+def new() -> Flow:
+    return FlowBuilder("flow")
+
+
+async def cause_of(flow: Flow, store: Any, run_id: str = "r") -> BaseException:
+    """What the failed step of a run has raised."""
+    with pytest.raises(FlowError) as failed:
+        await flow.with_versioned_checkpoint(store).run({}, run_id=run_id)
+    return failed.value.cause
+
+
+# Together -------------------------------------------------------------------------------------------------------------
+
+
+@every_durability
+async def test_the_rows_and_the_version_are_there(durability: Any, books: Books, store: TransactionalStore) -> None:
+    """After the step both are stored, whichever way the run is kept."""
+    seen: list[tuple[list[str], int]] = []
+
+    async def look(state: State) -> None:
+        seen.append((books.rows(), (await store.read("r")).head))
+
+    flow = new().then(booking, name="a").then(look).with_versioned_checkpoint(store, durability=durability)
+    assert (await flow.run({}, run_id="r")).state == {"booked": 1}
+    assert seen == [(["a"], 1)]
+
+
+async def test_nothing_is_there_before_the_step_is_done(books: Books, store: TransactionalStore) -> None:
+    """Behind its block the transaction is still open: its rows wait for the version."""
+
+    async def look(state: State, ctx: Ctx) -> None:
+        assert books.rows() == []
+
+    await new().then(then(look), name="a").with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["a"]
+
+
+async def test_loops_branches_and_nested_flows(books: Books, store: TransactionalStore) -> None:
+    """Wherever the step stands, its transaction is committed with the version of that step."""
+    step = fragment().then(booking, name="a")
+    flow = (
+        new()
+        .loop(lambda _, ctx: ctx.index < 2, step, name="loop")
+        .branch(lambda _: "x", {"x": step}, name="branch")
+        .then(step, name="sub")
+        .batch(lambda _: [1, 2], step, name="batch")
+    )
+    await flow.with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["loop[0]/a", "loop[1]/a", "branch/x/a", "sub/a", "batch[0]/a", "batch[1]/a"]
+    assert await versions_of(store, "r", ["a"]) == books.rows()
+
+
+async def test_a_jump(books: Books, store: TransactionalStore) -> None:
+    """A step that jumps has one version, with where it lands: and its rows."""
+
+    async def again(state: State, ctx: Ctx) -> Any:
+        await booking(state, ctx)
+        return goto("top") if state["booked"] < 3 else None
+
+    await new().anchor("top").then(again, name="a").with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == await versions_of(store, "r") == ["a", "a~1", "a~2"]
+
+
+@every_durability
+@pytest.mark.parametrize("where", ["main", "lane"])
+async def test_a_step_with_a_transaction_always_makes_a_version(
+    where: str, durability: Any, books: Books, store: TransactionalStore
+) -> None:
+    """Though the filter leaves it out, and though it has changed nothing: else its rows could not be committed."""
+
+    async def quiet(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+
+    step = fragment().then(quiet, name="a")
+    flow = new().then(quiet, name="a") if where == "main" else new().parallel([step, step], name="p")
+    flow = flow.with_versioned_checkpoint(store, lambda name: False, durability=durability, skip_unchanged=True)
+    await flow.run({}, run_id="r")
+    assert sorted(books.rows()) == sorted(await versions_of(store, "r", ["a"]))
+    assert len(books.rows()) == (1 if where == "main" else 2)
+
+
+async def test_what_a_filter_has_left_out_before_is_in_the_version(books: Books, store: TransactionalStore) -> None:
+    """The version has all that has changed since the one before it."""
+
+    async def count(state: State) -> None:
+        state["n"] = state.get("n", 0) + 1
+
+    flow = new().then(count).then(count, name="more").then(booking, name="a").then(count, name="end")
+    await flow.with_versioned_checkpoint(store, lambda name: name == "end").run({}, run_id="r")
+    assert ((await resolve(store, "r@1")).state, books.rows()) == ({"n": 2, "booked": 1}, ["a"])
+
+
+# Not at all -----------------------------------------------------------------------------------------------------------
+
+
+async def fail(state: State, ctx: Ctx) -> None:
+    raise ValueError
+
+
+async def fail_inside(state: State, ctx: Ctx) -> None:
+    async with ctx.transaction() as connection:
+        await book(connection, ctx.step)
+        raise ValueError
+
+
+async def return_a_value(state: State, ctx: Ctx) -> Any:
+    await booking(state, ctx)
+    return 7
+
+
+async def jump_nowhere(state: State, ctx: Ctx) -> Any:
+    await booking(state, ctx)
+    return goto("nowhere")
+
+
+async def spoil(state: State, ctx: Ctx) -> None:
+    state["spoilt"] = object()
+
+
+async def hang(state: State, ctx: Ctx) -> None:
+    await anyio.sleep_forever()
+
+
+async def cancel(state: State, ctx: Ctx) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await anyio.sleep_forever()
+
+
+async def die(state: State, ctx: Ctx) -> None:
+    raise Crash
+
+
+def hooked(kind: str) -> Flow:
+    """A flow with a hook around the step, or behind it, that fails."""
+
+    async def after(state: State, ctx: Ctx) -> None:
+        if ctx.step == "a":
+            raise ValueError
+
+    async def wrap(proceed: Callable[[], Awaitable[Any]], state: State, ctx: Ctx) -> Any:
+        await proceed()
+        await after(state, ctx)
+
+    hook: Any = {"after_step": after, "wrap_step": wrap}[kind]
+    return new().add_hooks(Hooks(**{kind: hook})).then(booking, name="before").then(booking, name="a")
+
+
+def after_one(step: Step, **options: Any) -> Flow:
+    """A flow of two steps, the second of which fails."""
+    return new().then(booking, name="before").then(step, name="a", **options)
+
+
+FAILING: dict[str, Flow] = {
+    "inside the block": after_one(fail_inside),
+    "behind the block": after_one(then(fail)),
+    "its time limit": after_one(then(hang), timeout=0.05),
+    "a returned value": after_one(return_a_value),
+    "a jump to nowhere": after_one(jump_nowhere),
+    "a state that cannot be stored": after_one(then(spoil)),
+    "a cancellation": after_one(then(cancel)),
+    "a crash": after_one(then(die)),
+    "a hook behind it": hooked("after_step"),
+    "a middleware": hooked("wrap_step"),
+}
+
+
+@every_durability
+@pytest.mark.parametrize("why", FAILING)
+async def test_a_step_that_fails_has_booked_nothing(
+    why: str, durability: Any, books: Books, store: TransactionalStore
+) -> None:
+    """However it fails, its rows are rolled back; the next one books."""
+    with pytest.raises(BaseException, match="") as raised:
+        await FAILING[why].with_versioned_checkpoint(store, durability=durability).run({}, run_id="r")
+    assert not isinstance(raised.value, StoreBusy)
+    assert books.rows() == await versions_of(store, "r") == ["before"]
+    mended = after_one(booking).with_versioned_checkpoint(store, durability=durability)
+    await mended.run({}, run_id="r")
+    assert books.rows() == ["before", "a"]
+
+
+async def test_a_step_that_asks_has_booked_nothing(books: Books, store: TransactionalStore) -> None:
+    """With the answer it begins anew, and books then, once."""
+
+    async def ask(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+            state["answer"] = await ctx.interrupt("how many?")
+
+    flow = new().then(ask, name="a").with_versioned_checkpoint(store)
+    assert (await flow.run({}, run_id="r")).status == "waiting"
+    assert books.rows() == []
+    assert (await flow.resume("r", answer=7)).state == {"answer": 7}
+    assert books.rows() == ["a"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_a_retry_begins_from_nothing(inside: bool, books: Books, store: TransactionalStore) -> None:
+    """What an attempt has booked that failed is not there."""
+
+    async def flaky(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, f"attempt {ctx.attempt}")
+            if inside and ctx.attempt < 3:
+                raise ValueError
+        if ctx.attempt < 3:
+            raise ValueError
+
+    await new().then(flaky, name="a", retries=2).with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["attempt 3"]
+
+
+async def test_a_middleware_that_proceeds_again(books: Books, store: TransactionalStore) -> None:
+    """The second try takes the place of the first one."""
+
+    async def twice(proceed: Callable[[], Awaitable[Any]], state: State, ctx: Ctx) -> Any:
+        await proceed()
+        return await proceed()
+
+    flow = new().add_hooks(Hooks(wrap_step=twice)).then(booking, name="a")
+    assert (await flow.with_versioned_checkpoint(store).run({}, run_id="r")).state == {"booked": 1}
+    assert books.rows() == ["a"]
+
+
+async def test_a_fallback_books_in_place_of_its_step(books: Books, store: TransactionalStore) -> None:
+    """Its transaction is committed with the version of the step; what the step itself did is not."""
+
+    async def instead(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, "instead")
+
+    flow = new().then(then(fail), name="a", fallback=instead)
+    await flow.with_versioned_checkpoint(store).run({}, run_id="r")
+    assert (books.rows(), await versions_of(store, "r")) == (["instead"], ["a"])
+
+
+async def test_a_compensation_books_with_its_own_version(books: Books, store: TransactionalStore) -> None:
+    """What undoes a step is committed with the version that says so: resumed, it is not done twice."""
+    undone: list[str] = []
+
+    async def undo(state: State, ctx: Ctx) -> None:
+        undone.append(ctx.step)
+        async with ctx.transaction() as connection:
+            await book(connection, "undone")
+
+    flow = new().then(booking, name="a", compensate=undo).then(fail)
+    assert isinstance(await cause_of(flow, store), ValueError)
+    assert (books.rows(), len(undone)) == (["a", "undone"], 1)
+    assert [version.path for version in await store.versions("r")] == ["", "a", "@failed", "a/@undo"]
+
+
+async def test_a_block_that_fails_in_a_step_that_goes_on(books: Books, store: TransactionalStore) -> None:
+    """It is rolled back at once; the step may have another one."""
+
+    async def careful(state: State, ctx: Ctx) -> None:
+        try:
+            async with ctx.transaction() as connection:
+                await book(connection, "first")
+                raise ValueError
+        except ValueError:
+            assert await ctx.once("why", asyncio.sleep, 0, "because") == "because"
+        async with ctx.transaction() as connection:
+            await book(connection, "second")
+
+    await new().then(careful, name="a").with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["second"]
+
+
+# Rules ----------------------------------------------------------------------------------------------------------------
+
+
+async def open_another(state: State, ctx: Ctx) -> None:
+    async with ctx.transaction():
+        pass
+
+
+async def remember(state: State, ctx: Ctx) -> None:
+    await ctx.once("x", asyncio.sleep, 0)
+
+
+async def remember_inside(state: State, ctx: Ctx) -> None:
+    async with ctx.transaction() as connection:
+        await book(connection, ctx.step)
+        await ctx.once("x", asyncio.sleep, 0)
+
+
+async def leave_open(state: State, ctx: Ctx) -> None:
+    opened = anyio.Event()
+
+    async def left() -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+            opened.set()
+            await anyio.sleep_forever()
+
+    state["task"] = asyncio.ensure_future(left())
+    await opened.wait()
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (then(open_another), "one at most"),
+        (then(remember), "before the transaction begins"),
+        (remember_inside, "before the transaction begins"),
+        (leave_open, "still open"),
+    ],
+)
+async def test_a_wrong_use_is_refused(step: Step, said: str, books: Books, store: TransactionalStore) -> None:
+    """A second block, what would have to be stored at once, and a block that is left open: nothing is stored."""
+    state: State = {}
+    with pytest.raises(FlowError) as failed:
+        await new().then(step, name="a").with_versioned_checkpoint(store).run(state, run_id="r")
+    assert isinstance(failed.value.cause, BadTransaction)
+    assert said in str(failed.value.cause)
+    assert (books.rows(), await versions_of(store, "r")) == ([], [])
+    if "task" in state:
+        state["task"].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await state["task"]
+
+
+async def test_a_result_that_is_kept_may_be_asked_for(books: Books, store: TransactionalStore) -> None:
+    """`ctx.once` before the block stores at once; its result is there inside, and after a failure."""
+    calls: list[int] = []
+
+    async def call() -> int:
+        calls.append(1)
+        return len(calls)
+
+    async def step(state: State, ctx: Ctx) -> None:
+        state["n"] = await ctx.once("n", call)
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+            assert await ctx.once("n", call) == 1
+            if not state.get("again"):
+                raise ValueError
+
+    flow = new().then(step, name="a").with_versioned_checkpoint(store)
+    with pytest.raises(FlowError):
+        await flow.run({}, run_id="r")
+    fork = new().then(booking, name="a").with_versioned_checkpoint(store)
+    await fork.run(run_id="r")
+    assert (len(calls), books.rows()) == (1, ["a"])
+
+
+async def test_what_stores_and_what_begins_take_turns(books: Books, store: TransactionalStore) -> None:
+    """Tasks of one step that keep a result and open a transaction at the same time do not wait for each other."""
+    told: list[BaseException | None] = []
+
+    async def step(state: State, ctx: Ctx) -> None:
+        async def keep(name: str) -> None:
+            try:
+                await ctx.once(name, asyncio.sleep, 0, name)
+            except BadTransaction as error:
+                told.append(error)
+
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(keep, f"{number}")
+            group.start_soon(booking, state, ctx)
+
+    with anyio.fail_after(4):
+        await new().then(step, name="a").with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["a"]
+
+
+@pytest.mark.parametrize("who", ["router", "condition", "items", "verify"])
+async def test_a_function_that_makes_no_version_has_none(who: str, books: Books, store: TransactionalStore) -> None:
+    """A router, a condition, a verify: there is nothing to commit it with."""
+
+    async def ask(state: State, ctx: Ctx) -> Any:
+        await open_another(state, ctx)
+
+    step: Any = fragment().then(booking, name="a")
+    flows = {
+        "router": new().branch(ask, {"x": step}, name="b"),
+        "condition": new().loop(ask, step, name="b"),
+        "items": new().batch(ask, step, name="b"),
+        "verify": new().then(then(die), name="b", delivery="at_most_once", verify=ask),
+    }
+    if who == "verify":
+        with pytest.raises(Crash):
+            await flows[who].with_versioned_checkpoint(store).run({}, run_id="r")
+    assert isinstance(await cause_of(flows[who], store), BadTransaction)
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore(), DictStore(), CrashingStore(MemoryStore())], ids=repr)
+async def test_a_store_without_transactions(store: Any) -> None:
+    """It is said which store has none, and nothing of the step is done."""
+    flow = new().then(booking, name="a")
+    with pytest.raises(FlowError) as failed:
+        await (flow if store is None else flow.with_versioned_checkpoint(store)).run({})
+    assert isinstance(failed.value.cause, NoTransactions)
+
+
+async def test_a_streamed_run_without_a_store() -> None:
+    """It has a journal, but none that stores."""
+    events = new().then(booking, name="a").stream({})
+    with pytest.raises(FlowError) as failed:
+        await events.result()
+    assert isinstance(failed.value.cause, NoTransactions)
+
+
+async def test_a_context_made_by_hand() -> None:
+    """A step under test is told what it needs."""
+    with pytest.raises(NoTransactions, match="not of a running step"):
+        Context("r", "a", 1, None).transaction()
+
+
+async def test_the_class_of_the_connection(books: Books, store: TransactionalStore) -> None:
+    """A step may say which it needs: another one is refused before anything is done."""
+
+    async def wrong(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction(sqlite3.Connection) as connection:
+            connection.execute("never")
+
+    error = await cause_of(new().then(wrong, name="a"), store)
+    assert isinstance(error, BadOption)
+    assert await store.read("r")
+    async with anyio.create_task_group():
+        transaction = await store.begin()  # nothing is left open
+        await transaction.rollback()
+
+
+# The connection -------------------------------------------------------------------------------------------------------
+
+
+def with_connection(do: Callable[[aiosqlite.Connection], Awaitable[object]]) -> Flow:
+    """A step that books, and does something else to a SQLite connection."""
+
+    async def step(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction(aiosqlite.Connection) as connection:
+            await book(connection, ctx.step)
+            state["did"] = str(await do(connection))
+
+    return new().then(step, name="a")
+
+
+ENDING: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
+    "commit": lambda db: db.commit(),
+    "rollback": lambda db: db.rollback(),
+    "COMMIT": lambda db: db.execute("COMMIT"),
+    "end": lambda db: db.execute("  end transaction"),
+    "ROLLBACK": lambda db: db.execute("ROLLBACK"),
+    "script": lambda db: db.executescript("INSERT INTO booked VALUES ('script')"),
+    "close": lambda db: db.close(),
+}
+
+
+@pytest.mark.parametrize("how", ENDING)
+async def test_nobody_ends_the_transaction_by_hand(how: str, tmp_path: Path) -> None:
+    """Whatever would commit the rows without the version is refused; what was done is rolled back."""
+    books = Books("sqlite", tmp_path)
+    async with books.store() as store:
+        error = await cause_of(with_connection(ENDING[how]), store)
+        assert isinstance(error, BadTransaction if how == "close" else sqlite3.ProgrammingError)
+        assert (books.rows(), await versions_of(store, "r")) == ([], [])
+
+
+@pytest.mark.parametrize("how", [how for how in ENDING if how != "close"])
+async def test_a_refusal_that_is_passed_over_ends_nothing(how: str, tmp_path: Path) -> None:
+    """The transaction goes on as if it had not been tried."""
+
+    async def tried(db: aiosqlite.Connection) -> None:
+        with pytest.raises(sqlite3.ProgrammingError):
+            await ENDING[how](db)
+
+    books = Books("sqlite", tmp_path)
+    async with books.store() as store:
+        await with_connection(tried).with_versioned_checkpoint(store).run({}, run_id="r")
+        assert (books.rows(), await versions_of(store, "r")) == (["a"], ["a"])
+
+
+async def test_no_statement_is_done_without_a_transaction(tmp_path: Path) -> None:
+    """SQLite itself may end it, ON CONFLICT ROLLBACK: what comes then would be committed by itself."""
+
+    async def conflict(db: aiosqlite.Connection) -> None:
+        await db.execute("CREATE UNIQUE INDEX one ON booked (step)")
+        with pytest.raises(sqlite3.IntegrityError):
+            await db.execute("INSERT OR ROLLBACK INTO booked VALUES ('a')")
+        for do in (db.execute, db.execute_fetchall, db.execute_insert):
+            with pytest.raises(sqlite3.ProgrammingError, match="no transaction any more"):
+                await do("INSERT INTO booked VALUES ('b')")
+        with pytest.raises(sqlite3.ProgrammingError, match="no transaction any more"):
+            await db.executemany("INSERT INTO booked VALUES (?)", [("b",)])
+
+    books = Books("sqlite", tmp_path)
+    async with books.store() as store:
+        assert isinstance(await cause_of(with_connection(conflict), store), BadTransaction)
+        assert books.rows() == []
+
+
+async def test_a_statement_that_is_not_at_its_end(tmp_path: Path) -> None:
+    """INSERT … RETURNING, of which not all rows were fetched, does not keep the transaction from its end."""
+    kept: list[aiosqlite.Cursor] = []
+
+    async def returning(db: aiosqlite.Connection) -> object:
+        kept.append(await db.execute("INSERT INTO booked VALUES ('b'), ('c') RETURNING step"))
+        return await kept[-1].fetchone()
+
+    async def failing(db: aiosqlite.Connection) -> None:
+        kept.append(await db.execute("SELECT * FROM booked"))
+        raise ValueError
+
+    books = Books("sqlite", tmp_path)
+    async with books.store(timeout=0.2) as store:
+        await with_connection(returning).with_versioned_checkpoint(store).run({}, run_id="r")
+        assert isinstance(await cause_of(with_connection(failing), store, "other"), ValueError)
+        await with_connection(returning).with_versioned_checkpoint(store).run({}, run_id="third")
+    assert books.rows() == ["a", "b", "c"] * 2
+
+
+async def test_savepoints_and_tables(tmp_path: Path) -> None:
+    """All else can be done: a part taken back, a table made."""
+
+    async def part(db: aiosqlite.Connection) -> None:
+        await db.execute("CREATE TABLE more (x)")
+        await db.execute("SAVEPOINT part")
+        await book(db, "taken back")
+        await db.execute("ROLLBACK TO part")
+        await db.execute("RELEASE part")
+        db.row_factory = sqlite3.Row
+
+    books = Books("sqlite", tmp_path)
+    async with books.store() as store:
+        await with_connection(part).with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["a"]
+
+
+async def test_a_connection_that_outlives_its_step(tmp_path: Path) -> None:
+    """It is closed: what a task does that was left behind reaches no later transaction."""
+    kept: list[aiosqlite.Connection] = []
+
+    async def keep(db: aiosqlite.Connection) -> None:
+        kept.append(db)
+
+    async def use(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction():
+            with pytest.raises(ValueError, match="connection"):
+                await book(kept[0], "late")
+
+    books = Books("sqlite", tmp_path)
+    async with books.store() as store:
+        await with_connection(keep).then(use).with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["a"]
+
+
+# Several at once ------------------------------------------------------------------------------------------------------
+
+
+@every_durability
+async def test_lanes_with_a_transaction_each(durability: Any, books: Books, store: TransactionalStore) -> None:
+    """Eight lanes: each has its turn, and all are stored."""
+    lane = fragment().then(booking, name="a").then(lambda state: None, name="b").then(booking, name="c")
+    flow = new().parallel([lane] * 8, name="p", reducer={"booked": lambda _, values: sum(values)})
+    stored = flow.with_versioned_checkpoint(store, durability=durability)
+    with anyio.fail_after(20):
+        assert (await stored.run({}, run_id="r")).state == {"booked": 16}
+    assert sorted(books.rows()) == sorted(f"p[{lane}]/{step}" for lane in range(8) for step in "ac")
+    assert sorted(await versions_of(store, "r", ["a", "c"])) == sorted(books.rows())
+
+
+@every_durability
+async def test_items_at_once(durability: Any, books: Books, store: TransactionalStore) -> None:
+    """Of the items of a batch, those that fail for good have booked nothing; the others have."""
+
+    async def item(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+        if ctx.index % 3 == 0:
+            raise ValueError
+
+    flow = new().batch(lambda _: range(12), item, name="b", concurrency=4, max_failures=4)
+    stored = flow.with_versioned_checkpoint(store, durability=durability)
+    with anyio.fail_after(20):
+        assert len((await stored.run({}, run_id="r")).failures) == 4
+    assert sorted(books.rows()) == sorted(f"b[{n}]/item" for n in range(12) if n % 3)
+    assert sorted(await versions_of(store, "r", ["item"])) == sorted(books.rows())
+
+
+@every_durability
+async def test_other_lanes_wait(durability: Any, books: Books, store: TransactionalStore) -> None:
+    """What lanes do meanwhile, marks and kept results too, is stored with the transaction or after it."""
+    opened, others = anyio.Event(), anyio.Event()
+
+    async def slow(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+            opened.set()
+            await others.wait()
+            await anyio.wait_all_tasks_blocked()
+
+    async def meanwhile(state: State, ctx: Ctx) -> None:
+        await opened.wait()
+        others.set()
+        await ctx.once("x", asyncio.sleep, 0)
+
+    async def mark(state: State) -> None:
+        await opened.wait()
+
+    marks = fragment().then(mark).then(mark, name="once", delivery="at_most_once")
+    flow = new().parallel([fragment().then(slow), fragment().then(meanwhile), marks], name="p")
+    with anyio.fail_after(4):
+        await flow.with_versioned_checkpoint(store, durability=durability).run({}, run_id="r")
+    assert books.rows() == ["p[0]/slow"]
+
+
+async def test_a_lane_that_fails_while_another_has_one(books: Books, store: TransactionalStore) -> None:
+    """The others are cancelled, and what they had open is rolled back: nothing waits for it for ever."""
+    opened = anyio.Event()
+
+    async def slow(state: State, ctx: Ctx) -> None:
+        async with ctx.transaction() as connection:
+            await book(connection, ctx.step)
+            opened.set()
+            await anyio.sleep_forever()
+
+    async def failing(state: State) -> None:
+        await opened.wait()
+        raise ValueError
+
+    lanes = [fragment().then(slow), fragment().then(failing), fragment().then(booking, name="third")]
+    with anyio.fail_after(4):
+        assert isinstance(await cause_of(new().parallel(lanes, name="p"), store), ValueError)
+    assert books.rows() == await versions_of(store, "r", ["slow", "third"])
+
+
+async def test_runs_of_one_store_take_turns(books: Books) -> None:
+    """Many runs with a transaction in each step, beside many without: none is told that the store is busy."""
+    async with books.store(timeout=5) as store:
+        with_one = new().then(booking, name="a").then(booking, name="b").with_versioned_checkpoint(store)
+        without = FlowBuilder[State]("other").then(lambda state: None, name="x").then(lambda state: None, name="y")
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(lambda n=number: with_one.run({}, run_id=f"with-{n}"))
+                group.start_soon(lambda n=number: without.with_versioned_checkpoint(store).run({}, run_id=f"not-{n}"))
+        assert sorted(books.rows()) == ["a"] * 20 + ["b"] * 20
+
+
+# Stores that fail -----------------------------------------------------------------------------------------------------
+
+
+@every_durability
+@pytest.mark.parametrize("lanes", [False, True])
+@pytest.mark.parametrize("how", ["before", "after", "unheard"])
+async def test_a_commit_that_fails_or_is_not_heard_of(
+    how: Any, lanes: bool, durability: Any, books: Books, store: TransactionalStore
+) -> None:
+    """The run ends, and running it again goes on from what is stored: every step has booked exactly once."""
+    lane = fragment().then(booking, name="a").then(booking, name="b")
+    flow = new().parallel([lane, lane], name="p", reducer={"booked": lambda _, all: sum(all)}) if lanes else new()
+    flow = flow.then(booking, name="c").then(booking, name="d")
+    for at in range(1, 12):
+        crashing = CrashingStore(store, at, how)
+        run_id = f"r{at}"
+        try:
+            with anyio.fail_after(10):
+                await flow.with_versioned_checkpoint(crashing, durability=durability).run({}, run_id=run_id)
+        except (Crash, StoreFailed):
+            pass
+        await crashing.die()
+        with anyio.fail_after(10):
+            result = await flow.with_versioned_checkpoint(store, durability=durability).run({}, run_id=run_id)
+        assert result.state == {"booked": 6 if lanes else 2}
+        assert sorted(await versions_of(store, run_id, list("abcd"))) == sorted(books.rows())
+        books.clear()
+
+
+async def test_a_fenced_owner_books_nothing(books: Books) -> None:
+    """Another process has taken the run over while the step was at work: neither version nor row of it is stored."""
+
+    async def overtaken(state: State, ctx: Ctx) -> None:
+        books.take_over("r")
+        await booking(state, ctx)
+
+    async with books.store() as store:
+        flow = new().then(overtaken, name="a").with_versioned_checkpoint(store)
+        with pytest.raises(Fenced):
+            await flow.run({}, run_id="r")
+        assert (books.rows(), await versions_of(store, "r")) == ([], [])
