@@ -65,7 +65,7 @@ class Reader:
 
     def __init__(self, witness: Path) -> None:
         witness.touch()
-        self._file = witness.open()
+        self.witness, self._file = witness, witness.open()
         self._rest = ""
 
     def more(self) -> list[Note]:
