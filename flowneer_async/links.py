@@ -2,16 +2,16 @@
 
 import orjson
 
-from flowneer_async.versions import Texts, Version, apply, digest_of
+from flowneer_async.versions import Run, Texts, Version, apply, digest_of
 
 
 class Links:
     """Checks the versions of a run in their order. What is wrong with one is not held against those after it."""
 
-    __slots__ = ("_bases", "_digests", "_folds", "_run_id", "_texts", "expected")
+    __slots__ = ("_bases", "_digests", "_folds", "_run", "_run_id", "_texts", "expected")
 
-    def __init__(self, run_id: str, first: int) -> None:
-        self._run_id = run_id
+    def __init__(self, run_id: str, first: int, run: Run | None = None) -> None:
+        self._run_id, self._run = run_id, run
         self._texts: Texts = {}
         # What the digest of the version before the next one may be; and its base, if the next is no keyframe.
         self._digests: tuple[bytes, ...] = ()
@@ -51,6 +51,8 @@ class Links:
             reason = "its base is not the last keyframe" if self._bases else "it is the first version, and no keyframe"
         elif seq and fork_of is not None:
             reason = "it is the root of a fork, and not number 0"
+        elif seq == 0 and self._run is not None and fork_of != self._run.fork_of:
+            reason = f"it is a fork of {fork_of}, and its run one of {self._run.fork_of}"
         return self._take(version, made, reason)
 
     def check_values(self) -> str | None:

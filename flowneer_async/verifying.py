@@ -129,15 +129,13 @@ class _Look:
 
     async def _at_versions(self, run: Run) -> None:
         """Look at the versions up to the head as it was read."""
-        links = Links(run.run_id, run.first)
+        links = Links(run.run_id, run.first, run)
         at, size = run.first, FIRST_SIZE
         while at <= run.head:
             page = await self._page(at, min(at + size - 1, run.head))
             at += size
             size = size_after(page, size)
             await self._at_page(links, page)
-            if page and page[0].seq == 0 and page[0].fork_of != run.fork_of:
-                self._name(None, f"its root is a fork of {page[0].fork_of}, and it of {run.fork_of}")
         if links.expected <= run.head:
             await self._skip(links, run.head + 1)
         self._name(run.head, links.check_values())
@@ -209,6 +207,8 @@ class _Look:
         return self._name(None, f"its signal number {missing[0]} is missing" if missing else None)
 
     def _name(self, seq: int | None, reason: str | None) -> None:
-        if reason is not None:
-            version = None if seq is None else version_id(self._run_id, seq)
-            self.damages.append(Damage(self._run_id, version, reason))
+        if reason is None:
+            return
+        damage = Damage(self._run_id, None if seq is None else version_id(self._run_id, seq), reason)
+        if damage not in self.damages[-1:]:  # of a run that cannot be read, it may be said again for its versions
+            self.damages.append(damage)
