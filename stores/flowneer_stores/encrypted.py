@@ -138,8 +138,8 @@ def _row(version: Version, sealed: bytes, parent: bytes) -> Version:
 
 def _parent_of(row: Version, before: Version | None) -> bytes:
     """The digest that a row was stored on; raises BrokenChain."""
+    if before is None and row.is_keyframe:
+        return row.parent_digest
     if before is not None and before.seq + 1 == row.seq:
         return before.digest
-    if row.is_keyframe:
-        return row.parent_digest
-    raise BrokenChain(row.id, version_id(row.run_id, row.seq - 1))
+    raise BrokenChain(row.id, version_id(row.run_id, row.seq - 1 if before is None else before.seq + 1))
