@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 
 from flowneer_async.errors import Fenced, RunBusy, StoreError, UnknownRun, UnknownVersion, VersionConflict
-from flowneer_async.store import Lease, RunFilter, VersionStore, resolve
+from flowneer_async.store import Lease, RunFilter, VersionStore
 from flowneer_async.testing.chains import EARLY, Owned, counting, first_kept, new_run, owned
-from flowneer_async.versions import Run, Status, Version, checked, version_id
+from flowneer_async.versions import Run, Status, Version, checked, fold, version_id
 
 _LENGTH = 12
 _UNKNOWN = ["none", "", "run@0", "RUN", "ru", "run%", "run\0", "r" * 5000]
@@ -38,11 +38,10 @@ async def _kept_whole(store: VersionStore, versions: Sequence[Version], first: i
         with pytest.raises(UnknownVersion) as caught:
             await store.chain(version.id)
         assert caught.value.version == version.id
-    for version in kept:
-        assert list(checked(version.id, await store.chain(version.id))) == list(
-            versions[version.base - number : version.seq - number + 1]
-        )
-        assert (await resolve(store, version.id)).state == {"n": version.seq}
+    chains = await asyncio.gather(*(store.chain(version.id) for version in kept))
+    for version, chain in zip(kept, chains, strict=True):
+        assert list(chain) == list(versions[version.base - number : version.seq - number + 1])
+        assert fold(checked(version.id, chain)) == {"n": b"%d" % version.seq}
 
 
 async def _with_keyframes(store: VersionStore, run_id: str = "run") -> Owned:
@@ -269,27 +268,28 @@ class KeepingContract:
         await store.append(lease, versions)
         assert list(await store.versions("run")) == versions
 
-    async def test_no_lease_of_a_purged_run_is_good_for_the_next_one(self, store: VersionStore) -> None:
+    @pytest.mark.parametrize("first", [0, 2], ids=["begun empty", "begun with versions"])
+    async def test_no_lease_of_a_purged_run_is_good_for_the_next_one(self, store: VersionStore, first: int) -> None:
         """However often a run of one id is purged and stored anew: old leases neither append nor release."""
-        old: list[Lease] = []
+        old, versions = list[Lease](), counting("run", 4)
         for _ in range(3):
-            run = await owned(store, stored=2)
-            await store.release(run.lease, "failed")
+            await store.release((await owned(store, "other")).lease, "failed")
+            created = await store.create(new_run(), versions[:first])
+            assert created is not None
+            await store.append(created, versions[first:2])
+            await store.release(created, "failed")
             claimed = await store.claim(await store.read("run"))
-            await store.append(claimed, run.versions[2:3])
             for lease in old:
                 with pytest.raises(Fenced):
-                    await store.append(lease, run.versions[3:4])
+                    await store.append(lease, versions[2:])
                 before = await store.read("run")
                 await store.release(lease, "completed", "by an old owner")
                 assert await store.read("run") == before
-            await store.append(claimed, run.versions[3:4])
+            await store.append(claimed, versions[2:])
             await store.release(claimed, "failed")
-            old += [run.lease, claimed]
+            old += [created, claimed]
             await store.purge("run")
-            other = await owned(store, "other")  # one that had fewer owners
-            await store.release(other.lease, "failed")
-            await store.purge("other")
+            await store.purge("other")  # which is as old, and had fewer owners
         epochs = [lease.epoch for lease in old]
         assert epochs == sorted(set(epochs))
 
