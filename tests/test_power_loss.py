@@ -17,7 +17,6 @@ from typing import NamedTuple
 import pytest
 
 from flowneer_stores import SqliteStore
-from flowneer_stores.sqlite import connect
 from tests.support import power_child
 from tests.support.disk import Disk, Record, records
 from tests.support.faulty_io import compiled, environment

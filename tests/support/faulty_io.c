@@ -5,7 +5,7 @@
    after the other is let through. What is in -shm files is left out, for it means nothing after a loss of power.
 
    Armed by faulty_arm, it makes calls fail, counted from 1 since then: those that open (O) a file of the folder, read
-   (R), write (W), sync (S), cut (T), lock (L) or map (M) it, or remove it (U). */
+   (R), write (W), sync (S), cut (T), lock (L), map (M) or remove (U) it. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -284,10 +284,10 @@ int fdatasync(int file) {
     return sync_any(file, REAL(fdatasync));
 }
 
-/* Locks: the only use of fcntl that may fail here. */
+/* Locks: to take one or to look at it may fail. Nothing on a disk of this machine makes it fail to give one back. */
 
-static int is_lock(int command) {
-    return command == F_SETLK || command == F_GETLK;
+static int takes_lock(int command, const struct flock *lock) {
+    return command == F_GETLK || (command == F_SETLK && lock->l_type != F_UNLCK);
 }
 
 #define CONTROL(name)                                                                                                  \
@@ -296,7 +296,7 @@ static int is_lock(int command) {
         va_start(rest, command);                                                                                       \
         void *argument = va_arg(rest, void *);                                                                         \
         va_end(rest);                                                                                                  \
-        if (!kind_of_file(file) || !is_lock(command))                                                                  \
+        if (!kind_of_file(file) || !takes_lock(command, argument))                                                                  \
             return REAL(fcntl)(file, command, argument);                                                               \
         begin();                                                                                                       \
         int result = fails('L') ? -1 : REAL(fcntl)(file, command, argument);                                           \

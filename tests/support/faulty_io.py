@@ -1,4 +1,4 @@
-"""The library that a process is started with to have its files watched, or fail: `faulty_io.c`, compiled where it runs."""
+"""The library that a process is started with to have its files watched, or to let them fail: `faulty_io.c`."""
 
 import ctypes
 import os

@@ -2,8 +2,8 @@
 
     python power_child.py FOLDER SETTINGS… LIFE
 
-SETTINGS are pragmas ("synchronous = NORMAL"), each in the place of the store's own. In life 1 it ends without closing the store, as if it were
-killed; life 2 finds what that one left, and closes and opens the store in between.
+SETTINGS are pragmas ("synchronous = NORMAL"), each in the place of the store's own. In life 1 it is killed before it
+closes the store; life 2 finds what that one left, and closes and opens the store in between.
 """
 
 import asyncio

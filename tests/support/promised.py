@@ -47,7 +47,7 @@ Promises = Mapping[str, list[Moment]]
 
 
 def promises(log: Iterable[Record]) -> Promises:
-    """The moments of every run, in order: each is sure once it was acknowledged, and possible since it was asked for."""
+    """The moments of every run, in order: each is possible once it was asked for, and sure once acknowledged."""
     moments: dict[str, list[Moment]] = {}
     asked: dict[int, int] = {}
     for place, record in enumerate(log):
