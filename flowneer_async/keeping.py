@@ -1,10 +1,11 @@
 """Which runs a store has, and which of their versions it keeps: the questions that people ask, put to any store."""
 
 from collections.abc import AsyncGenerator, Collection, Mapping
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TypedDict, cast
 
-from flowneer_async.errors import BadOption
+from flowneer_async.errors import BadOption, UnknownRun
 from flowneer_async.policy import unix_ms
 from flowneer_async.store import EVERY_STATUS, RunFilter, VersionStore
 from flowneer_async.versions import Run, Status
@@ -12,6 +13,7 @@ from flowneer_async.versions import Run, Status
 NO_TAGS: Mapping[str, str] = {}
 
 _PAGE = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Where(TypedDict, total=False):
@@ -84,20 +86,24 @@ async def prune(
     if keep is not None and keep < 1:
         raise BadOption("keep", keep, "at least the last version is kept; purge(run_id) forgets a run")
     since = None if older_than is None else (unix_ms() if now is None else now) - _span(older_than)
-    return sum([await store.drop(run.run_id, keep or 1, since) async for run in every_run(store, runs)])
+    dropped = 0
+    async for run in every_run(store, runs):
+        with suppress(UnknownRun):
+            dropped += await store.drop(run.run_id, min(keep or 1, 2**53), since)
+    return dropped
 
 
 def _span(older_than: timedelta | float) -> int:
     seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
     if not 0 <= seconds < float("inf"):
         raise BadOption("older_than", older_than, "it is a timedelta, or a number of seconds, of 0 or more")
-    return int(seconds * 1000)
+    return int(min(seconds, 1e12) * 1000)
 
 
 def _ms(name: str, moment: object) -> int:
     if isinstance(moment, datetime) and moment.tzinfo is not None:
-        return int(moment.timestamp() * 1000)
-    if isinstance(moment, int) and not isinstance(moment, bool):
+        return -((_EPOCH - moment) // timedelta(milliseconds=1))
+    if isinstance(moment, int) and not isinstance(moment, bool) and -(2**63) <= moment < 2**63:
         return moment
     raise BadOption(name, moment, "it is a datetime with a time zone, or Unix time in ms")
 

@@ -19,6 +19,7 @@ from flowneer_async.errors import (
     FlowChanged,
     RunBusy,
     StateMissing,
+    UnknownRun,
 )
 from flowneer_async.journal import Kept
 from flowneer_async.keeping import NO_TAGS, checked_tags
@@ -123,6 +124,8 @@ class Opening:
     async def _resume(self, store: VersionStore, version: str) -> Opened:
         """The head of a run goes on as that run; any other version, or another run id, is a fork."""
         run_id, seq = parse_version_id(version)
+        if self._run_id is not None and self._run_id != run_id and await _is_fork(store, self._run_id, version):
+            return await self._go_on(store, self._run_id, None)  # whatever has become of that version meanwhile
         run = await self._reading.run(store, run_id)
         if self._run_id in (None, run_id) and seq == run.head:
             return await self._go_on(store, run_id, None)
@@ -234,3 +237,11 @@ class Opening:
 
     def _entry_journal(self, store: VersionedCheckpointStore, run_id: str, start: Start) -> EntryJournal:
         return EntryJournal(self._plan, store, run_id, self._plan.resumes, start.mirror, self._shape, self._world)
+
+
+async def _is_fork(store: VersionStore, run_id: str, version: str) -> bool:
+    """Is there a run of this id, and is it a fork of that version?"""
+    try:
+        return (await store.read(run_id)).fork_of == version
+    except UnknownRun:
+        return False

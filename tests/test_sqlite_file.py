@@ -109,7 +109,7 @@ async def test_a_commit_survives_a_power_cut(path: Path) -> None:
     async with SqliteStore(path) as store:
         writer = store._opened_or_raise().db
         assert list(await writer.execute_fetchall("PRAGMA journal_mode")) == [("wal",)]
-        assert list(await writer.execute_fetchall("PRAGMA synchronous")) == [(3,)]
+        assert list(await writer.execute_fetchall("PRAGMA synchronous")) == [(2,)]
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
 
 

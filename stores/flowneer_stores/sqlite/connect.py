@@ -61,7 +61,9 @@ async def open_reader(path: Path, timeout: float) -> aiosqlite.Connection:
 async def _closed(db: aiosqlite.Connection, error: BaseException, path: Path, timeout: float) -> BaseException:
     """Close a connection that cannot be used, and give the error to raise for `error`."""
     await db.close()
-    return translated(error, str(path), "opening", timeout) if isinstance(error, sqlite3.Error) else error
+    if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
+        return translated(error, str(path), "opening", timeout)
+    return error
 
 
 async def _connect(path: Path, timeout: float) -> aiosqlite.Connection:

@@ -13,6 +13,8 @@ def is_busy(error: Exception) -> bool:
 def translated(error: Exception, place: str, operation: str, timeout: float) -> StoreError:
     """Our error for what went wrong while `operation` was done on the file at `place`."""
     name = getattr(error, "sqlite_errorname", "")
+    if isinstance(error, UnicodeDecodeError):  # a text of the file that is none
+        return NotADatabase(place)
     if name == "SQLITE_FULL":
         return StoreFull(place)
     if is_busy(error):

@@ -9,8 +9,11 @@ ALTER TABLE flowneer_runs ADD COLUMN seal BLOB NOT NULL DEFAULT x'';
 
 UPDATE flowneer_runs SET fork_of = (SELECT fork_of FROM flowneer_versions WHERE run = id AND seq = 0);
 
--- The highest epoch of any run that was purged: no lease of it is good for a later run of the same id.
+-- The highest epoch of any run that was purged: no lease of it is good for a later run of the same id. And the highest
+-- number of its row: later ones are newer.
 ALTER TABLE flowneer_schema ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE flowneer_schema ADD COLUMN row INTEGER NOT NULL DEFAULT 0;
 
 CREATE INDEX flowneer_runs_status ON flowneer_runs (status);
 
@@ -42,7 +45,7 @@ BEGIN
     DELETE FROM flowneer_versions WHERE run = OLD.id;
     DELETE FROM flowneer_signals WHERE run = OLD.id;
     DELETE FROM flowneer_tags WHERE run = OLD.id;
-    UPDATE flowneer_schema SET epoch = max(epoch, OLD.epoch);
+    UPDATE flowneer_schema SET epoch = max(epoch, OLD.epoch), row = max(row, OLD.id);
 END;
 
 DROP VIEW flowneer_chains;
@@ -57,9 +60,10 @@ CROSS JOIN flowneer_versions AS versions ON versions.run = runs.id;
 -- The first version brings its run along.
 CREATE TRIGGER flowneer_chains_first INSTEAD OF INSERT ON flowneer_chains WHEN NEW.seq = NEW.first
 BEGIN
-    INSERT INTO flowneer_runs (run_id, flow, state_type, steps, status, epoch, owner, lease_until, created, updated,
+    INSERT INTO flowneer_runs (id, run_id, flow, state_type, steps, status, epoch, owner, lease_until, created, updated,
                                first, fork_of, tags, seal)
-    VALUES (NEW.run_id, NEW.flow, NEW.state_type, NEW.steps, NEW.status, NEW.epoch, NEW.owner, NEW.lease_until,
+    VALUES (max((SELECT row FROM flowneer_schema), COALESCE((SELECT max(id) FROM flowneer_runs), 0)) + 1,
+            NEW.run_id, NEW.flow, NEW.state_type, NEW.steps, NEW.status, NEW.epoch, NEW.owner, NEW.lease_until,
             NEW.created, NEW.updated, NEW.first, NEW.origin, NEW.tags, NEW.seal);
     INSERT INTO flowneer_versions (run, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
     SELECT id, NEW.seq, NEW.base, NEW.fork_of, NEW.step_index, NEW.path, NEW.timestamp, NEW.body,
