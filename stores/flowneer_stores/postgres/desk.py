@@ -6,14 +6,14 @@ the ticket it bears, or by what it has stored.
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias, cast
+from contextlib import suppress
+from typing import NamedTuple, cast
 
+from flowneer_async.shield import complete
 from flowneer_stores.postgres import queries
 from flowneer_stores.postgres.driver import Connection
-from flowneer_stores.postgres.lines import Lines
+from flowneer_stores.postgres.lines import Lines, Work
 from flowneer_stores.writer import Cell, Returned
-
-Columns: TypeAlias = Sequence[Sequence[Cell]]
 
 
 class _Proof(NamedTuple):
@@ -54,44 +54,66 @@ class PostgresDesk:
 
     def __init__(self, lines: Lines, place: str, schema: str) -> None:
         self._lines, self.place = lines, place
-        texts = {*self.order, *(proof.question for proof in _PROOFS.values())}
+        texts = {*self.order, queries.APPEND_ONE, *(proof.question for proof in _PROOFS.values())}
         self._texts = {text: queries.within(text, schema) for text in texts}
-        self._begun: set[asyncio.Task[Returned]] = set()
+        self._begun: set[asyncio.Future[None]] = set()
 
     async def execute(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Returned:
-        # In a task of its own: whoever waits for it may be cancelled, and the statement is not.
-        task = asyncio.create_task(self._commit(statement, list(zip(*rows, strict=True))))
-        self._begun.add(task)
-        task.add_done_callback(self._begun.discard)
-        return await asyncio.shield(task)
+        over = asyncio.get_running_loop().create_future()
+        self._begun.add(over)
+        try:
+            return await self._lines.do("writing", self._work(statement, rows))
+        finally:
+            self._begun.discard(over)
+            over.set_result(None)
 
     async def settle(self) -> None:
-        while self._begun:
-            await asyncio.wait(self._begun)
+        if self._begun:
+            await asyncio.wait(set(self._begun))
 
     def failure(self, error: Exception) -> Exception:
         return error  # translated already, where it came from the server
 
-    async def _commit(self, statement: str, columns: Columns) -> Returned:
+    def _work(self, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Work[Returned]:
         doubted = False
 
         async def work(connection: Connection, timeout: float) -> Returned:
             nonlocal doubted
             try:
-                rows = await connection.fetch(self._texts[statement], *columns, timeout=timeout)
-            except BaseException:
+                returned = await self._ask(connection, statement, rows, timeout)
+            except asyncio.CancelledError:
+                await complete(_settled(connection, timeout))
+                raise
+            except Exception:
                 # Then it is not known whether the statement was committed.
                 doubted = doubted or connection.is_closed()
                 raise
-            returned = dict(cast(Sequence[tuple[str, int]], rows))
-            return {**await self._proven(connection, statement, columns, timeout), **returned} if doubted else returned
+            return {**await self._proven(connection, statement, rows, timeout), **returned} if doubted else returned
 
-        return await self._lines.do("writing", work)
+        return work
 
-    async def _proven(self, connection: Connection, statement: str, columns: Columns, timeout: float) -> Returned:
+    async def _ask(
+        self, connection: Connection, statement: str, rows: Sequence[tuple[Cell, ...]], timeout: float
+    ) -> Returned:
+        if statement is queries.APPEND and len(rows) == 1:
+            found = await connection.fetch(self._texts[queries.APPEND_ONE], *rows[0], timeout=timeout)
+        else:
+            columns = zip(*rows, strict=True)
+            found = await connection.fetch(self._texts[statement], *columns, timeout=timeout)
+        return dict(cast(Sequence[tuple[str, int]], found))
+
+    async def _proven(
+        self, connection: Connection, statement: str, rows: Sequence[tuple[Cell, ...]], timeout: float
+    ) -> Returned:
+        """What of these rows was stored before."""
         proof = _PROOFS.get(statement)
         if proof is None:
             return {}
-        cells = [columns[number] for number in proof.columns]
-        rows = await connection.fetch(self._texts[proof.question], *cells, timeout=timeout)
-        return dict(cast(Sequence[tuple[str, int]], rows))
+        cells = [tuple(row[number] for number in proof.columns) for row in rows]
+        return await self._ask(connection, proof.question, cells, timeout)
+
+
+async def _settled(connection: Connection, timeout: float) -> None:
+    """Wait until what was cancelled is done, or was undone: the connection does one thing after the other."""
+    with suppress(Exception):  # a connection that is lost does nothing any more
+        await connection.fetch("SELECT 1", timeout=timeout)
