@@ -102,9 +102,9 @@ def test_every_word_has_its_place() -> None:
         ("tag", {}),
     ],
 )
-async def test_a_word_that_makes_no_sense_is_named(store: Methods, option: str, value: object) -> None:
+async def test_a_word_that_makes_no_sense_is_named(option: str, value: object) -> None:
     """Unknown words, statuses that there are not, tags that are no texts, times without a zone or beyond all clocks."""
-    where = cast(Where, {option: value})
+    store, where = MemoryStore(), cast(Where, {option: value})
     for ask in (store.runs, store.counts, partial(store.prune, keep=1)):
         with pytest.raises(BadOption) as caught:
             await ask(**where)
@@ -202,10 +202,10 @@ async def test_every_run_is_given_however_many_there_are(store: Methods) -> None
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 10**30])
-async def test_a_page_of_no_size_is_refused(store: Methods, limit: int) -> None:
+async def test_a_page_of_no_size_is_refused(limit: int) -> None:
     """A page has at least one run, and not all that there ever were."""
     with pytest.raises(BadOption) as caught:
-        await store.runs(limit=limit)
+        await MemoryStore().runs(limit=limit)
     assert caught.value.option == "limit"
 
 
@@ -246,8 +246,9 @@ async def release(store: Methods, run: Run) -> None:
         *(("older_than", span) for span in (-1, -0.001, float("nan"), float("inf"), timedelta(seconds=-1))),
     ],
 )
-async def test_what_to_keep_has_to_make_sense(store: Methods, option: str, value: Any) -> None:
+async def test_what_to_keep_has_to_make_sense(option: str, value: Any) -> None:
     """At least the last version, and a span of time: without either, or with a good one beside it, none are dropped."""
+    store = MemoryStore()
     await store.create(new_run(), counting("run", 3, keyframes=range(3)))
     good = {"keep": 1, "older_than": 0}
     del good[option]
