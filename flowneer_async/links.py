@@ -2,7 +2,7 @@
 
 import orjson
 
-from flowneer_async.versions import Run, Texts, Version, apply, digest_of
+from flowneer_async.versions import DIGEST_SIZE, OPAQUE, Run, Texts, Version, apply, digest_of
 
 
 class Links:
@@ -37,13 +37,13 @@ class Links:
     def check(self, version: Version) -> str | None:
         """What is wrong with the next version."""
         run_id, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest = version
-        keyframe = base == seq
+        keyframe, own = base == seq, digest[:DIGEST_SIZE]
         parents = self._digests or ((parent_digest,) if keyframe else ())
         made = [digest_of(parent, run_id, seq, base, fork_of, step_index, path, timestamp, body) for parent in parents]
         reason = None
         if run_id != self._run_id:
             reason = "it is one of another run"
-        elif made and digest not in made:
+        elif (made and own not in made) or (own != digest and not self._may_be_signed(digest)):
             reason = "its digest is not that of its content"
         elif parent_digest not in (parents if keyframe else (b"",)):
             reason = "its parent digest is not the digest of the version before it"
@@ -70,16 +70,24 @@ class Links:
             reason = self._fold(version)
         self.expected = version.seq + 1
         if reason is None:
-            self._digests, self._bases = (version.digest,), (version.base,)
+            self._digests, self._bases = (version.digest[:DIGEST_SIZE],), (version.base,)
             return None
         # Which of its fields is damaged is not known: those after it may build on what it is, or on what it was.
-        self._digests = (version.digest, *made)
+        self._digests = (version.digest[:DIGEST_SIZE], *made)
         self._bases = (*(self._bases or ()), version.seq, version.base)
         self._folds = False
         self._texts.clear()
         return reason
 
+    def _may_be_signed(self, digest: bytes) -> bool:
+        """May what stands behind the digest be the signature of a wrapper, which seals its runs, too?"""
+        return len(digest) == 2 * DIGEST_SIZE and (self._run is None or self._run.seal != b"")
+
     def _fold(self, version: Version) -> str | None:
+        if version.body.startswith(OPAQUE):
+            self._folds = False
+            self._texts.clear()
+            return None
         try:
             apply(version, self._texts)
         except Exception as error:  # whatever comes of a body that is damaged

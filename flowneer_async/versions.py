@@ -24,6 +24,12 @@ ROW_WEIGHT = 1500
 FLOOR = 12_000
 """What a small state's rows may weigh before a keyframe at least: some eight of them."""
 
+DIGEST_SIZE = 16
+"""The bytes of a digest; a wrapper that signs keeps its signature behind it."""
+
+OPAQUE = b"\x01"
+"""What a body begins with that only the wrapper can read which stored it."""
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SEQ = re.compile(r"0|[1-9][0-9]{0,17}")
 _LONG = 4096  # bytes: a text longer than that is not copied for every splice
@@ -279,4 +285,4 @@ def digest_of(
 ) -> bytes:
     """The digest of a version: over that of its parent, its own fields and its body."""
     head = f"{run_id}@{seq} {base} {fork_of} {step_index} {timestamp} {path}\n"
-    return blake2b(b"".join((parent_digest, head.encode(), body)), digest_size=16).digest()
+    return blake2b(b"".join((parent_digest, head.encode(), body)), digest_size=DIGEST_SIZE).digest()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowneer_async import ReadOnly, RunFilter, VersionStore
-from flowneer_async.store import Lease
+from flowneer_async.store import Lease, TransactionalStore
 from flowneer_async.testing.chains import counting, new_run
 from flowneer_stores import MemoryStore, ReadOnlyStore
 
@@ -19,6 +19,7 @@ WRITES: dict[str, Callable[[ReadOnlyStore], Coroutine[Any, Any, object]]] = {
     "send": lambda store: store.send("run", "go", b"1"),
     "drop": lambda store: store.drop("run", 1),
     "purge": lambda store: store.purge("run"),
+    "begin": lambda store: store.begin(),
 }
 READS = {"read", "chain", "versions", "signals", "find", "count", "changes"}
 
@@ -45,7 +46,8 @@ async def everything(store: VersionStore) -> list[object]:
 
 def test_every_method_reads_or_writes() -> None:
     """A method that is new in the protocol has to be thought of here."""
-    methods = {name for name, _ in inspect.getmembers(VersionStore, inspect.isfunction) if not name.startswith("_")}
+    kinds = (VersionStore, TransactionalStore)
+    methods = {name for kind in kinds for name, _ in inspect.getmembers(kind, inspect.isfunction) if name[0] != "_"}
     assert methods == {*WRITES, *READS}
 
 

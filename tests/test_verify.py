@@ -28,7 +28,8 @@ from flowneer_async import (
 from flowneer_async.store import Lease
 from flowneer_async.testing.chains import counting, new_run
 from flowneer_async.versions import Head, Signal, grow
-from flowneer_stores import MemoryStore, SqliteStore
+from flowneer_stores import EncryptedStore, MemoryStore, SignedStore, SqliteStore
+from flowneer_stores.wrapper import Wrapper
 from tests.support.states import Drawn, keep
 
 LENGTH = 12
@@ -244,6 +245,12 @@ async def test_a_file_that_is_overwritten_raises_nothing(original: Path, tmp_pat
         await store.__aexit__(None, None, None)
 
 
+async def created(store: MemoryStore, versions: Sequence[Version]) -> Lease:
+    lease = await store.create(new_run(), versions)
+    assert lease is not None
+    return lease
+
+
 class Busy(MemoryStore):
     """Does something before each thing that it is asked."""
 
@@ -276,8 +283,7 @@ async def test_what_goes_on_meanwhile_is_no_damage(random: Random) -> None:
     """Runs that are appended to, pruned, purged and made anew between any two looks at them."""
     store, length = Busy(), 700
     chains = [counting("run", length, keyframes=range(0, length, each)) for each in (10, 15)]
-    lease = await store.create(new_run(), chains[0][:500])
-    assert lease is not None
+    lease = await created(store, chains[0][:500])
 
     async def meanwhile() -> None:
         nonlocal lease
@@ -295,8 +301,7 @@ async def test_what_goes_on_meanwhile_is_no_damage(random: Random) -> None:
                 await store.release(lease, "completed")
                 await store.purge("run")
                 if what == "anew":
-                    lease = await store.create(new_run(), chains[0][:300])
-                    assert lease is not None
+                    lease = await created(store, chains[0][:300])
         except UnknownRun:
             pass
 
@@ -360,6 +365,18 @@ async def test_a_store_that_cannot_be_asked_is_not_called_damaged(error: StoreEr
         await verify(store)
 
 
+@pytest.mark.parametrize("wrap", [lambda s: EncryptedStore(s, {"k": bytes(32)}), lambda s: SignedStore(s, bytes(32))])
+async def test_what_a_wrapper_stores_is_verified_without_its_key(wrap: Callable[[MemoryStore], Wrapper]) -> None:
+    """Digests and numbers are those of what is stored; a damage is named from without as from within."""
+    inner = MemoryStore()
+    await keep(wrap(inner), Drawn(Random(1), LENGTH).versions)
+    assert await verify(inner) == await verify(wrap(inner)) == Verified(1, LENGTH, ())
+    rows = inner._kept["run"].versions
+    rows[5] = rows[5]._replace(body=rows[5].body + b"x")
+    for store in (inner, wrap(inner)):
+        assert [damage.version for damage in (await verify(store)).damages] == ["run@5"]
+
+
 async def test_runs_whose_rows_are_damaged_do_not_hide_others(tmp_path: Path) -> None:
     """Wherever in the list they stand, first, last, or one after the other."""
     path, count = tmp_path / "runs.db", 120
@@ -390,7 +407,6 @@ async def test_a_page_is_small_where_states_are_large() -> None:
     for body in big:
         version, head = grow(head, body.replace(b'"n":', b'"n":10000', 1), not head.seq + 1, 0, "", 1)
         versions.append(version)
-    lease: Lease | None = await store.create(new_run(), versions)
-    assert lease is not None
+    await created(store, versions)
     await verify(store)
     assert max(asked[1:]) <= 4_000_000 < sum(asked)

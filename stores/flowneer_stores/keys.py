@@ -10,6 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from flowneer_async.errors import BadOption, ExtraMissing, NotEncrypted, UnknownKey
+from flowneer_async.versions import OPAQUE
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -17,7 +18,7 @@ try:
 except ModuleNotFoundError:
     raise ExtraMissing("EncryptedStore", "encryption") from None
 
-_FORMAT = b"\x01"  # what no body that is stored as it is begins with
+_FORMAT = OPAQUE  # no body that is stored as it is begins with it
 _NONCE = 12
 _SIZES = (16, 24, 32)
 _RUNS = 1024  # whose keys are at hand

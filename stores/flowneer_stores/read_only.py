@@ -32,3 +32,6 @@ class ReadOnlyStore(Wrapper):
 
     async def purge(self, run_id: str) -> NoReturn:
         raise ReadOnly("purge a run")
+
+    async def begin(self) -> NoReturn:
+        raise ReadOnly("begin a transaction")
