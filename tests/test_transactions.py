@@ -1,14 +1,24 @@
 """`ctx.transaction()`: what a step does in the database of its store is committed with its version, or not at all."""
 
 import asyncio
+import os
+import random
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 import aiosqlite
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowneer_async import (
     BadOption,
@@ -19,17 +29,23 @@ from flowneer_async import (
     FlowError,
     Hooks,
     NoTransactions,
+    RunFailed,
     StoreBusy,
     StoreFailed,
     TransactionalStore,
+    UnknownRun,
     fragment,
     goto,
 )
 from flowneer_async.store import resolve
 from flowneer_async.testing import Crash, CrashingStore
+from flowneer_async.testing.cancelling import by_scope, by_task
 from flowneer_stores import MemoryStore
+from tests.support import booking_child
 from tests.support.books import KINDS, Books, Ctx, State, book, booking, then, versions_of
+from tests.support.children import ENVIRONMENT, ROOT
 from tests.support.entries import DictStore
+from tests.support.interrupt import Stepped, a_turn_later, at_once, some_turns_later
 
 Flow = FlowBuilder[State]
 Step = Callable[[State, Ctx], Awaitable[None]]
@@ -223,7 +239,7 @@ async def test_a_step_that_fails_has_booked_nothing(
     why: str, durability: Any, books: Books, store: TransactionalStore
 ) -> None:
     """However it fails, its rows are rolled back; the next one books."""
-    with pytest.raises(BaseException, match="") as raised:
+    with pytest.raises(BaseException, match=r".*") as raised:
         await FAILING[why].with_versioned_checkpoint(store, durability=durability).run({}, run_id="r")
     assert not isinstance(raised.value, StoreBusy)
     assert books.rows() == await versions_of(store, "r") == ["before"]
@@ -449,10 +465,14 @@ async def test_a_store_without_transactions(store: Any) -> None:
 
 async def test_a_streamed_run_without_a_store() -> None:
     """It has a journal, but none that stores."""
-    events = new().then(booking, name="a").stream({})
-    with pytest.raises(FlowError) as failed:
-        await events.result()
-    assert isinstance(failed.value.cause, NoTransactions)
+    failures: list[object] = []
+    async with new().then(booking, name="a").stream({}) as events:
+        with suppress(FlowError):
+            async for event in events:
+                failures += [event.error] if isinstance(event, RunFailed) else []
+    (error,) = failures
+    assert isinstance(error, FlowError)
+    assert isinstance(error.cause, NoTransactions)
 
 
 async def test_a_context_made_by_hand() -> None:
@@ -732,3 +752,186 @@ async def test_a_fenced_owner_books_nothing(books: Books) -> None:
         with pytest.raises(Fenced):
             await flow.run({}, run_id="r")
         assert (books.rows(), await versions_of(store, "r")) == ([], [])
+
+
+# Cancelled ------------------------------------------------------------------------------------------------------------
+
+
+def lanes_and_steps() -> Flow:
+    """Steps and lanes with transactions, and some without."""
+    lane = fragment().then(booking, name="b").then(lambda state: None, name="plain")
+    flow = new().then(booking, name="a").parallel([lane, lane], name="p", reducer={"booked": lambda _, all: sum(all)})
+    return flow.then(booking, name="c")
+
+
+STEPS = ["a", "b", "c"]
+
+
+@every_durability
+@pytest.mark.parametrize("interrupt", [at_once, a_turn_later, some_turns_later])
+async def test_a_run_that_is_cancelled_anywhere(
+    interrupt: Callable[..., None], durability: Any, books: Books, store: TransactionalStore
+) -> None:
+    """What is booked is what has a version, whenever it is cancelled; and the run goes on from there."""
+    flow = lanes_and_steps().with_versioned_checkpoint(store, durability=durability)
+    point = 0
+    while True:
+        run_id = f"r{point}"
+        task = asyncio.ensure_future(_cancelled_at(point, flow, run_id, interrupt))
+        await asyncio.wait({task})
+        found = await versions_of(store, run_id, STEPS) if not task.cancelled() or await exists(store, run_id) else []
+        assert sorted(found) == sorted(books.rows())
+        if not task.cancelled():
+            break
+        with anyio.fail_after(10):
+            await flow.run({}, run_id=run_id)
+        assert sorted(await versions_of(store, run_id, STEPS)) == sorted(books.rows()) == ["a", "c", "p[0]/b", "p[1]/b"]
+        books.clear()
+        point += 1
+    assert point > 10
+
+
+async def _cancelled_at(point: int, flow: Flow, run_id: str, interrupt: Callable[..., None]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    await Stepped(flow.run({}, run_id=run_id), range(point, point + 1), partial(interrupt, task.cancel)).run()
+
+
+async def exists(store: TransactionalStore, run_id: str) -> bool:
+    """Did a cancelled run come so far that it was stored?"""
+    try:
+        return bool(await store.read(run_id))
+    except UnknownRun:
+        return False
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 50, 200])
+@pytest.mark.parametrize("cancel_it", [by_task, by_scope])
+async def test_begin_that_is_cancelled(turns: int, cancel_it: Any, books: Books, store: TransactionalStore) -> None:
+    """Nothing is left open: the next one begins at once."""
+    begun = await cancel_it(store.begin(), turns)
+    if begun is not None:
+        await begun.rollback()
+    with anyio.fail_after(4):
+        await (await store.begin()).rollback()
+
+
+# Killed ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_processes_that_are_killed(tmp_path: Path) -> None:
+    """Killed over and over: the rows are those of the versions, each once, whenever one looks."""
+    await kill_many(tmp_path, 6)
+
+
+@pytest.mark.torture
+async def test_processes_that_are_killed_over_and_over(tmp_path: Path) -> None:
+    """The same, a hundred times."""
+    await kill_many(tmp_path, 100)
+
+
+async def kill_many(folder: Path, kills: int) -> None:
+    """Two processes at a time on two runs of one file, until so many were killed."""
+    seed = int(os.environ.get("KILL_SEED") or random.randrange(2**32))
+    print(f"KILL_SEED={seed}")  # shown where the test fails
+    moments, books, numbers = random.Random(seed), Books("sqlite", folder), [0, 1]
+    killed = 0
+    while killed < kills:
+        with started(folder, numbers[0]) as one, started(folder, numbers[1]) as other:
+            spin(moments.uniform(0, 0.15))
+            for process in (one, other):
+                process.kill()
+            killed += sum(process.wait() != 0 for process in (one, other))
+        async with books.store() as store:
+            stored = [f"r{at}" for at in range(max(numbers) + 1) if await exists(store, f"r{at}")]
+            found = [path for run_id in stored for path in await versions_of(store, run_id, booking_child.STEPS)]
+            assert sorted(found) == sorted(books.rows())
+            done = [number for number in numbers if (await store.read(f"r{number}")).status == "completed"]
+        numbers = [number + 2 * (number in done) for number in numbers]
+
+
+@contextmanager
+def started(folder: Path, number: int) -> Generator["subprocess.Popen[str]"]:
+    """A process at work on a run, which it has opened the store for."""
+    command = [sys.executable, "-m", "tests.support.booking_child", folder, f"r{number}"]
+    with subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opened\n"
+        yield process
+
+
+def spin(seconds: float) -> None:
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        pass
+
+
+# Any order ------------------------------------------------------------------------------------------------------------
+
+
+class Drawn(NamedTuple):
+    """What a step of a lane does: with a transaction or without, and what goes wrong before it is done."""
+
+    transacts: bool
+    what: Literal["nothing", "its block", "its attempt", "once"]
+    turns: int
+
+    async def do(self, state: State, ctx: Ctx) -> None:
+        if self.what == "once":
+            await ctx.once("x", asyncio.sleep, 0)
+        if self.what == "its block" and self.transacts:
+            with suppress(ValueError):
+                await fail_inside(state, ctx)
+        if self.transacts:
+            async with ctx.transaction() as connection:
+                await book(connection, ctx.step)
+                for _ in range(self.turns):
+                    await asyncio.sleep(0)
+        if self.what == "its attempt" and ctx.attempt == 1:
+            raise ValueError
+
+
+def drawn(lanes: list[list[Drawn]]) -> Flow:
+    """A flow of such lanes."""
+    bodies: list[Flow] = []
+    for lane in lanes:
+        body: Flow = fragment()
+        for number, each in enumerate(lane):
+            body = body.then(each.do, name=f"{each.transacts}{number}", retries=1)
+        bodies.append(body)
+    return new().parallel(bodies, name="p")
+
+
+DRAWN = st.builds(
+    Drawn, st.booleans(), st.sampled_from(["nothing", "its block", "its attempt", "once"]), st.integers(0, 3)
+)
+
+
+@given(
+    lanes=st.lists(st.lists(DRAWN, min_size=1, max_size=3), min_size=1, max_size=4),
+    durability=st.sampled_from(["sync", "async", "exit"]),
+    at=st.integers(0, 12),
+    how=st.sampled_from(["before", "after", "unheard"]),
+)
+@settings(max_examples=40, deadline=None)
+async def test_what_is_booked_is_what_has_a_version(
+    lanes: list[list[Drawn]], durability: Any, at: int, how: Any
+) -> None:
+    """Lanes of any steps, in a process that dies at any commit, and another one that goes on: each row once."""
+    booked = [f"True{number}" for number in range(3)]
+    flow = drawn(lanes)
+    with TemporaryDirectory() as folder:
+        books = Books("sqlite", Path(folder))
+        async with books.store() as store:
+            crashing = CrashingStore(store, at, how)
+            with suppress(Crash, StoreFailed), anyio.fail_after(10):
+                await flow.with_versioned_checkpoint(crashing, durability=durability).run({}, run_id="r")
+            await crashing.die()
+            if await exists(store, "r"):
+                assert sorted(await versions_of(store, "r", booked)) == sorted(books.rows())
+            with anyio.fail_after(10):
+                await flow.with_versioned_checkpoint(store, durability=durability).run({}, run_id="r")
+            rows = sorted(books.rows())
+            assert sorted(await versions_of(store, "r", booked)) == rows
+    steps = [(lane, number, each) for lane, of in enumerate(lanes) for number, each in enumerate(of)]
+    assert rows == sorted(f"p[{lane}]/True{number}" for lane, number, each in steps if each.transacts)
