@@ -309,7 +309,8 @@ async def test_many_processes_write_one_chain() -> None:
     """Each that takes the run over goes on from the head as it is stored; one that has lost it writes nothing."""
     inner = MemoryStore()
     versions = counting("run", 8, keyframes=(0, 5))
-    lease = await EncryptedStore(inner, KEYS).create(new_run(), versions[:1])
+    store = EncryptedStore(inner, KEYS)
+    lease = await store.create(new_run(), versions[:1])
     for begin in range(1, 8):
         assert lease is not None
         await EncryptedStore(inner, KEYS).release(lease, "running")

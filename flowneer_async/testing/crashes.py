@@ -31,7 +31,7 @@ class CrashingStore:
 
     def __init__(self, store: VersionStore, at: int = 0, how: How = "before") -> None:
         self._store, self._at, self._how = store, at, how
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, tuple[Lease, bytes]] = {}
         self._begun: list[Transaction] = []
         self.commits = 0
         """How many it has come to."""
@@ -41,10 +41,10 @@ class CrashingStore:
         """Has it come to the commit at which it dies?"""
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
-        return await self._commit("create", lambda store: self._owned(store.create(run, versions)))
+        return await self._commit("create", lambda store: self._owned(store.create(run, versions), run.seal))
 
     async def claim(self, run: Run) -> Lease:
-        return await self._commit("claim", lambda store: self._owned(store.claim(run)))
+        return await self._commit("claim", lambda store: self._owned(store.claim(run), run.seal))
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._commit("append", lambda store: store.append(lease, versions))
@@ -103,8 +103,8 @@ class CrashingStore:
         self.crashed = True
         for begun in self._begun:
             await begun.rollback()
-        for lease in self._leases.values():
-            await self._store.release(lease, "running")
+        for lease, seal in self._leases.values():
+            await self._store.release(lease, "running", seal=seal)
 
     @property
     def _alive(self) -> VersionStore:
@@ -127,10 +127,10 @@ class CrashingStore:
         await self.die()
         raise Crash
 
-    async def _owned(self, taking: Awaitable[Lease | None]) -> Any:
+    async def _owned(self, taking: Awaitable[Lease | None], seal: bytes) -> Any:
         lease = await taking
         if lease is not None:
-            self._leases[lease.run_id] = lease
+            self._leases[lease.run_id] = lease, seal
         return lease
 
 

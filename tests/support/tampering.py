@@ -27,7 +27,7 @@ def kept_signals(store: MemoryStore, run_id: str) -> list[Signal]:
     return store._kept[run_id].signals
 
 
-def change_run(store: MemoryStore, run_id: str, **fields: Any) -> None:
+def change_run(store: MemoryStore, run_id: str, /, **fields: Any) -> None:
     """Write something else over what is known of a run."""
     kept = store._kept[run_id]
     kept.run = replace(kept.run, **fields)
