@@ -23,6 +23,7 @@ from flowneer_async import (
     ResumePlan,
     Run,
     Status,
+    StoreError,
     UnknownVersion,
     Version,
     fragment,
@@ -476,6 +477,20 @@ async def test_a_fork_outlives_the_version_it_is_of(store: Methods, purged: bool
     assert (await store.read("fork")).fork_of == "run@2"
     again = await flow.resume_from("run@2", store).run(run_id="fork")  # as it was begun: it is finished
     assert (again.state, again.version) == (result.state, result.version)
+
+
+@pytest.mark.parametrize("purged", [False, True])
+async def test_who_asks_for_a_fork_again_is_given_it(store: Methods, purged: bool) -> None:
+    """The same call goes on with the fork that is there, though its origin is gone; another version is no excuse."""
+    await long_flow().with_versioned_checkpoint(store).run({"n": 0}, run_id="run")
+    flow = long_flow(fails_at=30)
+    with pytest.raises(FlowError):
+        await flow.resume_from("run@2", store).run(run_id="fork")
+    await (store.purge("run") if purged else store.prune(keep=1))
+    result = await flow.resume_from("run@2", store).run(run_id="fork")
+    assert (result.state, result.version) == ({"n": LENGTH}, f"fork@{LENGTH - 2}")
+    with pytest.raises(StoreError):
+        await flow.resume_from("run@1", store).run(run_id="fork")
 
 
 async def test_a_run_that_waits_goes_on_after_it_was_pruned(store: Methods) -> None:

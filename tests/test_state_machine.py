@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from flowneer_async import Context, FlowBuilder, FlowError, Lease, Run, Status, VersionStore
+from flowneer_async import Context, FlowBuilder, FlowError, VersionStore
 from flowneer_async.testing import Crash, CrashingStore
 from flowneer_stores import MemoryStore, SqliteStore
 from tests.support.chains import stored_states
@@ -128,11 +128,8 @@ class Chain:
 class DyingStore(CrashingStore):
     """Dies at the append of that number: the root is the first, and what makes no version does not count."""
 
-    async def claim(self, run: Run) -> Lease:
-        return await self._owned(self._alive.claim(run))
-
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
-        await self._alive.release(lease, status, error, seal)
+    async def _commit(self, name: str, work: Callable[[VersionStore], Awaitable[Any]]) -> Any:
+        return await (work(self._alive) if name in ("claim", "release") else super()._commit(name, work))
 
 
 # Machine --------------------------------------------------------------------------------------------------------------
