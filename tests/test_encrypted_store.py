@@ -2,9 +2,12 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from sqlite3 import connect
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from flowneer_async import (
     BadOption,
     BrokenChain,
+    Context,
     CorruptSignal,
     CorruptVersion,
     Fenced,
@@ -413,3 +417,27 @@ async def test_a_flow_goes_on_from_what_is_encrypted(tmp_path: Path) -> None:
         assert (await flow.run(run_id="r")).state == {"n": 4}
         assert (await flow.resume_from("r@2", store).run(run_id="fork")).state == {"n": 4}
         assert (await store.resolve("r@1")).state == {"n": 1}
+
+
+async def test_a_transaction_stores_ciphertext_too(tmp_path: Path) -> None:
+    """The version that is committed with the user's rows is as any other, and so is one after a rollback."""
+    path = tmp_path / "runs.db"
+    fails = [True]
+
+    async def book(state: dict[str, int], ctx: Context) -> None:
+        async with ctx.transaction() as connection:
+            await cast(Any, connection).execute("INSERT INTO booked VALUES (1)")
+        state["n"] = 1
+        if fails:
+            raise ValueError(fails.pop())
+
+    flow = FlowBuilder[dict[str, int]]("flow").start_with(book, retries=1).then(lambda state: None, name="after")
+    inner = SqliteStore(path)
+    async with EncryptedStore(inner, KEYS) as store:
+        with closing(connect(path)) as db:
+            db.execute("CREATE TABLE booked (n)")
+        result = await flow.with_versioned_checkpoint(store).run({"n": 0}, run_id="r")
+        assert (result.state, (await store.resolve("r@1")).state) == ({"n": 1}, {"n": 1})
+        check_stored_chain(await inner.versions("r"))
+    with closing(connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM booked").fetchone() == (1,)

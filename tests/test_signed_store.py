@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flowneer_async import (
     BadOption,
     BrokenChain,
+    Context,
     CorruptVersion,
     FlowBuilder,
     FlowError,
@@ -547,3 +548,24 @@ async def test_a_forgery_in_a_file_is_named(sql: str, tmp_path: Path) -> None:
         with pytest.raises(Forged) as caught:
             await read_wholly(store, "r")
     assert f"{caught.value.kind} {caught.value.name!r}" == FORGERIES[sql]
+
+
+async def test_a_witness_is_told_of_what_a_transaction_has_committed(tmp_path: Path) -> None:
+    """Not before, and of nothing that was rolled back."""
+    witness = Witness()
+    heads_inside = list[int]()
+    fails = [True]
+
+    async def book(state: dict[str, int], ctx: Context) -> None:
+        async with ctx.transaction():
+            heads_inside.append(len(witness.heads))
+        state["n"] += 1
+        if fails:
+            raise ValueError(fails.pop())
+
+    flow = FlowBuilder[dict[str, int]]("flow").start_with(book, retries=1)
+    async with SignedStore(SqliteStore(tmp_path / "runs.db"), KEY, on_head=witness.tell) as store:
+        await flow.with_versioned_checkpoint(store).run({"n": 1}, run_id="r")
+        assert ([version for version, _ in witness.heads], heads_inside) == (["r@0", "r@1"], [1, 1])
+        await store.check_head(*witness.heads[-1])
+        assert (await store.read("r")).status == "completed"
