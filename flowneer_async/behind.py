@@ -43,8 +43,7 @@ class Behind:
         while self._failure is None:
             await self._filled.wait()
             self._filled = anyio.Event()
-            if not self._is_held:
-                await complete(self._save())
+            await complete(self._save())
 
     async def drain(self) -> None:
         """Wait until `work` has appended all that was put so far; raises what an append raised."""
@@ -88,7 +87,7 @@ class Behind:
 
     async def _save(self) -> None:
         versions = [version for _, version in self._waiting][:_TOGETHER]
-        if not versions:
+        if not versions or self._is_held:
             return
         stored, self._is_saving = 0, True
         try:

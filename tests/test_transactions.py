@@ -6,7 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,15 @@ from flowneer_async import (
     StoreFailed,
     TransactionalStore,
     UnknownRun,
+    Version,
     fragment,
     goto,
 )
+from flowneer_async.behind import Behind
 from flowneer_async.store import resolve
 from flowneer_async.testing import Crash, CrashingStore
 from flowneer_async.testing.cancelling import by_scope, by_task
+from flowneer_async.testing.chains import counting
 from flowneer_stores import MemoryStore
 from tests.support import booking_child
 from tests.support.books import KINDS, Books, Ctx, State, book, booking, then, versions_of
@@ -864,6 +867,38 @@ def spin(seconds: float) -> None:
     end = perf_counter() + seconds
     while perf_counter() < end:
         pass
+
+
+# The buffer -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_buffer_that_is_held_appends_nothing(waits: bool) -> None:
+    """Whenever it is held, what is being appended then is waited for, and nothing more is until it is let go."""
+    for turns in range(8):
+        appended: list[Version] = []
+
+        async def append(versions: Sequence[Version], appended: list[Version] = appended) -> None:
+            await asyncio.sleep(0)
+            appended += versions
+
+        behind = Behind(append, lambda: 0, waits=waits)
+        (version,) = counting("r", 0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(behind.work)
+            group.start_soon(behind.put, version)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await behind.hold()
+            held = list(appended)
+            assert held + behind.taken() in ([version], [])
+            await anyio.wait_all_tasks_blocked()
+            assert appended == held
+            behind.let_go()
+            await behind.drain()
+            await anyio.wait_all_tasks_blocked()
+            assert appended == [version]
+            group.cancel_scope.cancel()
 
 
 # Any order ------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def many_steps() -> FlowBuilder[State]:
         flow = flow.then(booking, name=f"a{number}").then(lambda state: None, name=f"plain{number}")
     lane = fragment().then(booking, name="b").then(booking, name="c")
     flow = flow.parallel([lane] * 4, name="lanes", reducer={"booked": lambda _, values: sum(values) - 24})
-    return flow.batch(lambda _: range(8), booking, name="items", concurrency=3, reducer={"booked": max})
+    return flow.batch(lambda _: range(8), booking, name="items", concurrency=3, reducer={"booked": lambda _, values: max(values)})
 
 
 async def main(folder: str, run_id: str) -> None:
