@@ -20,7 +20,7 @@ from tests.support.chains import stored_versions
 from tests.support.children import ENVIRONMENT
 from tests.support.places import KINDS, place_of, store_at
 from tests.support.witness import Note, Reader, by_run, check_effects, check_kept, check_owners
-from tests.support.worker_child import LEASE, LINES, Nothing, jobs, start
+from tests.support.worker_child import LEASE, LINES, Nothing, durability_of, jobs, start
 
 LONGEST = 60.0  # seconds, after which something is wrong
 ENOUGH = 6 * LEASE  # seconds for another to take over, were there not a lock of the file that a frozen process may have
@@ -70,7 +70,7 @@ async def check(store: VersionStore, kind: str, notes: list[Note]) -> None:
     paths = sorted(version.path for version in await undisturbed.versions("r"))
     for run_id, told in by_run(notes).items():
         check_owners(told)
-        check_effects(told, LINES)
+        check_effects(told, LINES, is_behind=durability_of(run_id) == "async")
         await check_kept(store, run_id, told)
         run, versions = await store.read(run_id), await stored_versions(store, run_id)
         assert (run.status, run.owner, run.head) == ("completed", None, versions[-1].seq)
