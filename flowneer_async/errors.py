@@ -34,7 +34,8 @@
     │   ├── RunBusy                  another owner works on this run
     │   ├── Fenced                   another owner has taken this run over
     │   ├── FlowChanged              the steps that a run has passed are not those of the flow
-    │   └── ForeignRun               the run belongs to another flow
+    │   ├── ForeignRun               the run belongs to another flow
+    │   └── HalfCopied               the run is a copy that was not finished
     └── StoreError                   a store that cannot do what it was asked
         ├── UnknownRun  UnknownVersion
         ├── CorruptVersion  BrokenChain  CorruptRun  VersionConflict
@@ -372,6 +373,14 @@ class ForeignRun(RunError):
         self.run_id, self.theirs, self.ours = run_id, theirs, ours
 
 
+class HalfCopied(RunError):
+    """Run `run_id` is a copy that was not finished."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} is a copy that was not finished: copy it again, or purge it")
+        self.run_id = run_id
+
+
 class StoreError(FlowneerError):
     """A store that cannot do what it was asked."""
 
@@ -433,14 +442,17 @@ class CorruptSignal(StoreError):
 
 
 class Forged(StoreError):
-    """The `kind` (run, version or signal) called `name` is not as it was signed."""
+    """The `kind` (run, version or signal) called `name` is not as it was signed.
 
-    def __init__(self, kind: str, name: str, reason: str) -> None:
+    Where it is a run that was alone on its page, the runs after it are found at `after`.
+    """
+
+    def __init__(self, kind: str, name: str, reason: str, after: str | None = None) -> None:
         super().__init__(
             f"{kind} {name!r} is not as it was signed ({reason}): give the key that it was signed with, or restore the "
             "store and find out who else writes to it"
         )
-        self.kind, self.name, self.reason = kind, name, reason
+        self.kind, self.name, self.reason, self.after = kind, name, reason, after
 
 
 class NotEncrypted(StoreError):

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from flowneer_async.errors import CorruptRun, StoreBusy, StoreClosed, StoreError, UnknownRun
+from flowneer_async.errors import CorruptRun, Forged, StoreBusy, StoreClosed, StoreError, UnknownRun
 from flowneer_async.links import Links
 from flowneer_async.paging import FIRST_SIZE, size_after
 from flowneer_async.store import EVERY_STATUS, RunFilter, VersionStore
@@ -79,6 +79,9 @@ async def _run_ids(store: VersionStore) -> AsyncGenerator[str | Damage, None]:
                 continue
             if isinstance(error, CorruptRun):
                 yield error.run_id
+                after = error.after
+            elif isinstance(error, Forged):
+                yield error.name
                 after = error.after
             else:
                 yield Damage(None, None, f"the runs from here on cannot be listed: {error}")

@@ -525,6 +525,23 @@ async def test_stores_can_be_put_around_one_another(stacked: Callable[[VersionSt
         await store.read("one")
 
 
+async def test_verify_names_each_forgery_and_goes_on() -> None:
+    """Two of four runs are forged in what is said of them, and one in a version; the store inside sees none."""
+    inner = MemoryStore()
+    store = SignedStore(inner, KEY)
+    for number in range(4):
+        run = await owned(store, f"run-{number}", stored=6)
+        await store.release(run.lease, "completed")
+    change_run(inner, "run-3", status="failed")
+    change_run(inner, "run-1", tags={"user": "eve"})
+    rows = kept_versions(inner, "run-0")
+    rows[:] = rehashed([*rows[:4], rows[4]._replace(body=rows[3].body), rows[5]])
+    found = await store.verify()
+    assert [damage.version or damage.run_id for damage in found.damages] == ["run-3", "run-1", "run-0@4", "run-0@5"]
+    assert found.runs == 4
+    assert (await inner.verify()).damages == ()
+
+
 FORGERIES = {
     "UPDATE flowneer_runs SET status = 'completed'": "run 'r'",
     'UPDATE flowneer_runs SET tags = \'{"user":"eve"}\'': "run 'r'",

@@ -107,7 +107,7 @@ class SignedStore(Wrapper):
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         page = await super().find(runs, limit, after)
-        return Page(tuple(self._signer.check_run(run)[0] for run in page.runs), page.next)
+        return Page(tuple(self._signer.check_run(run, page.next)[0] for run in page.runs), page.next)
 
     async def _encoded(self, lease: Lease, versions: Sequence[Version]) -> Sequence[Version]:
         owned = self._owned.get(lease)

@@ -70,14 +70,15 @@ class Signer:
         packed = _HEAD.pack(*head)
         return packed + self._of_run(run, packed, run.seal) + run.seal
 
-    def check_run(self, run: Run) -> tuple[Run, SealedHead]:
+    def check_run(self, run: Run, after: str | None = None) -> tuple[Run, SealedHead]:
         """The run that was sealed, and its head then, which it has not lost; raises Forged."""
         packed, signature, rest = run.seal[: _HEAD.size], run.seal[_HEAD.size : _SEAL], run.seal[_SEAL:]
         if not compare_digest(self._of_run(run, packed, rest), signature):
-            raise Forged("run", run.run_id, "its signature is not that of what is said of it")
+            raise Forged("run", run.run_id, "its signature is not that of what is said of it", after)
         head = SealedHead(*_HEAD.unpack(packed))
         if run.head < head.seq or (head.is_last and run.head > head.seq):
-            raise Forged("run", run.run_id, f"its last version was number {head.seq}, and is number {run.head}")
+            reason = f"its last version was number {head.seq}, and is number {run.head}"
+            raise Forged("run", run.run_id, reason, after)
         return replace(run, seal=rest), head
 
     def _of_version(self, version: Version) -> bytes:
