@@ -26,6 +26,7 @@ from flowneer_async.errors import (
     FlowneerError,
     ForeignRun,
     Forged,
+    HalfCopied,
     MergeConflict,
     NotADatabase,
     NotEncrypted,
@@ -81,6 +82,7 @@ from flowneer_async.flow import FlowBuilder, fragment
 from flowneer_async.following import follow
 from flowneer_async.hooks import Hooks
 from flowneer_async.keeping import Where, prune
+from flowneer_async.moving import copy_run, export_run, import_run
 from flowneer_async.picture import Described, Progress
 from flowneer_async.policy import Backoff, World
 from flowneer_async.resuming import ResumePlan
@@ -134,6 +136,7 @@ __all__ = [
     "ForeignRun",
     "Forged",
     "Goto",
+    "HalfCopied",
     "Hooks",
     "Lease",
     "MergeConflict",
@@ -199,10 +202,13 @@ __all__ = [
     "Waiting",
     "Where",
     "World",
+    "copy_run",
     "diff",
+    "export_run",
     "follow",
     "fragment",
     "goto",
+    "import_run",
     "prune",
     "verify",
 ]

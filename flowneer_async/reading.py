@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flowneer_async.cursor import decode, quoted, static
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
-from flowneer_async.errors import BadOption, FlowChanged, FlowneerError, ForeignRun, StateTypeUnknown
+from flowneer_async.errors import BadOption, FlowChanged, FlowneerError, ForeignRun, HalfCopied, StateTypeUnknown
 from flowneer_async.finding import renamed, renamed_facts
 from flowneer_async.memory import Memory, split, steps_in
 from flowneer_async.passed import before, check_known, check_passed
@@ -20,7 +20,7 @@ from flowneer_async.plan import Plan
 from flowneer_async.resuming import ResumePlan, done_in, planned
 from flowneer_async.state import DICT, Shape, named_types, shape_of
 from flowneer_async.store import VersionStore
-from flowneer_async.versions import ROOT, Run, Snapshot, Version, parse_version_id, resolved, version_id
+from flowneer_async.versions import ROOT, Run, Snapshot, Version, is_half, parse_version_id, resolved, version_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ class Reading:
     def _checked(self, run: Run) -> Run:
         if run.flow != self._plan.name:
             raise ForeignRun(run.run_id, run.flow, self._plan.name)
+        if is_half(run):
+            raise HalfCopied(run.run_id)
         if self.shape is DICT and run.state_type != DICT.type.__qualname__:
             raise StateTypeUnknown(run.state_type)
         return run

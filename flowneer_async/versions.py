@@ -30,6 +30,9 @@ DIGEST_SIZE = 16
 OPAQUE = b"\x01"
 """What a body begins with that only the wrapper can read which stored it."""
 
+HALF = b"half a copy"
+"""The seal of a run that is being copied into a store."""
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SEQ = re.compile(r"0|[1-9][0-9]{0,17}")
 _LONG = 4096  # bytes: a text longer than that is not copied for every splice
@@ -149,6 +152,11 @@ class Run:
     fork_of: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     seal: bytes = b""
+
+
+def is_half(run: Run) -> bool:
+    """Is it a copy of a run that was not finished?"""
+    return run.seal.endswith(HALF)
 
 
 @dataclass(frozen=True, slots=True)
