@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Callable
 
 from rich.console import Console
 
-from benchmarks import control, differ, growth, lanes, memory, plain, report, resolve, steps
+from benchmarks import control, differ, growth, lanes, memory, plain, postgres, report, resolve, steps, wrapped
 from benchmarks.figure import Figure
 from benchmarks.measure import FULL, QUICK, Scale
 
 SUBJECTS: dict[str, Callable[[Scale], AsyncIterator[Figure]]] = {
     "differ": differ.figures,
     "steps": steps.figures,
+    "postgres": postgres.figures,
+    "wrapped": wrapped.figures,
     "growth": growth.figures,
     "resolve": resolve.figures,
     "plain": plain.figures,

@@ -22,6 +22,8 @@ class Scale:
     steps: int = 1_000
     many: int = 10_000
     flows: int = 200
+    pooled: int = 64
+    """Flows at once that share the connections to a server."""
     megabyte: int = MB
     rounds: int = 5
     """At least so many of each figure."""
@@ -30,7 +32,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(steps=5, many=50, flows=3, megabyte=20 * KB, rounds=1, seconds=0.0)
+QUICK = Scale(steps=5, many=50, flows=3, pooled=3, megabyte=20 * KB, rounds=1, seconds=0.0)
 """The least that still goes through every line."""
 
 

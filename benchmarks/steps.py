@@ -33,8 +33,8 @@ async def figures(scale: Scale) -> AsyncIterator[Figure]:
 
 async def _measured(flow: FlowBuilder[State], runs: int, scale: Scale) -> Pairs:
     # As many inserts as steps: the root is left out.
-    lengths = (await on_disk(partial(_lengths, flow)))[1:]
-    ours, peer = partial(together, flow, runs), partial(_bare, lengths, runs)
+    sizes = (await on_disk(partial(lengths, flow)))[1:]
+    ours, peer = partial(together, flow, runs), partial(_bare, sizes, runs)
     return await by_turns(partial(on_disk, ours), partial(on_disk, peer), scale)
 
 
@@ -71,10 +71,10 @@ async def together(flow: FlowBuilder[State], runs: int, path: Path) -> float:
         return perf_counter() - start
 
 
-async def _bare(lengths: list[int], runs: int, path: Path) -> float:
+async def _bare(sizes: list[int], runs: int, path: Path) -> float:
     async with bare.opened(path) as db:
         start = perf_counter()
-        await asyncio.gather(*[bare.insert(db, run, lengths) for run in range(runs)])
+        await asyncio.gather(*[bare.insert(db, run, sizes) for run in range(runs)])
         return perf_counter() - start
 
 
@@ -93,7 +93,8 @@ async def _synced(count: int, path: Path) -> float:
         os.close(file)
 
 
-async def _lengths(flow: FlowBuilder[State], path: Path) -> list[int]:
+async def lengths(flow: FlowBuilder[State], path: Path) -> list[int]:
+    """How many bytes each version of a run takes."""
     async with SqliteStore(path) as store:
         await flow.with_versioned_checkpoint(store).run(small_state())
     return await bare.row_lengths(path)
