@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -64,7 +65,9 @@ class Given:
 
     def __init__(self, dsn: str) -> None:
         self._given, self._name = dsn, f"flowneer_test_{secrets.token_hex(4)}"
-        asyncio.run(_execute(dsn, f"CREATE DATABASE {self._name}"))
+        # In a thread, for the test that asks first may have a loop that runs.
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(asyncio.run, _execute(dsn, f"CREATE DATABASE {self._name}")).result()
         self.dsn = urlsplit(dsn)._replace(path=f"/{self._name}").geturl()
 
     def restart(self) -> None:
