@@ -56,8 +56,8 @@ def play(library: Path, scratch: Path, cases: Sequence[Case]) -> list[Played]:
 
 
 def every_case(library: Path, scratch: Path) -> list[Case]:
-    """Each call fails once, in a new run and in one that goes on; so does each, and all that follow until somebody is
-    told; and the process is killed in each, and in the middle of each write."""
+    """Each call fails once, in a new run, in one that goes on and in several; so does each with all that follow, until
+    somebody is told; and the process is killed in each, and in the middle of each write."""
     kinds = [
         Case(ANY, error=errno.EIO),
         Case(CHANGING, error=errno.ENOSPC),
@@ -66,7 +66,8 @@ def every_case(library: Path, scratch: Path) -> list[Case]:
         Case("W", error=KILLED, half_write=True),
         Case(CHANGING, error=errno.EIO, calls=FOR_EVER),
     ]
-    kinds += [replace(case, half=True) for case in kinds]
+    several = [replace(case, kinds=CHANGING, runs=("r", "s", "t")) for case in kinds[:2]]
+    kinds += [*(replace(case, half=True) for case in kinds), *several]
     counted = play(library, scratch / "counting", [Case(case.kinds, half=case.half) for case in kinds])
     # Two threads are at work, so the number of calls is not always the same.
     most = [played.outcome.calls + 5 for played in counted]

@@ -125,11 +125,13 @@ class Disk:
         self._open: dict[int, _File | None] = {}
         """None is the folder."""
 
-    def do(self, record: Record, folder: Path) -> None:
+    def do(self, record: Record) -> None:
         """Go on by one line of the log."""
         match record.kind:
+            case b"D":
+                self._open[record.file] = None
             case b"O":
-                self._open[record.file] = self._opened(Path(record.data.decode()), folder, bool(record.number))
+                self._open[record.file] = self._opened(Path(record.data.decode()).name, bool(record.number))
             case b"U":
                 self._name(Path(record.data.decode()).name, None)
             case b"C":
@@ -139,12 +141,10 @@ class Disk:
             case _:
                 self._change(self._open[record.file], record)
 
-    def _opened(self, path: Path, folder: Path, cut: bool) -> _File | None:
-        if path == folder:
-            return None
-        if path.name not in self._names:
-            self._name(path.name, _File())
-        file = self._names[path.name]
+    def _opened(self, name: str, cut: bool) -> _File:
+        if name not in self._names:
+            self._name(name, _File())
+        file = self._names[name]
         if cut:
             file.changes.append(_Change(0, None))
         return file

@@ -1,10 +1,10 @@
-"""A process that lets calls fail while a run of thirty versions is stored, a case after the other, and says what became
-of each.
+"""A process that lets calls fail while runs are stored, a case after the other, and says what became of each.
 
     python fault_child.py SCRATCH < CASES > OUTCOMES
 
-Each case is a line of JSON, and so is each outcome. It works in a copy of this process, as it was before the first one:
-one that has imported everything, and has no thread yet. Another copy then looks at what is stored.
+Each case is a line of JSON, and so is each outcome. Runs of thirty versions are stored by a copy of the process as it
+was before the first case: one that has imported everything, and has no thread yet. Another copy then looks at what is
+stored.
 """
 
 import asyncio
@@ -30,7 +30,6 @@ from tests.support.chains import stored_states
 from tests.support.faulty_io import Faults
 
 STEPS = 29
-RUN = "r"
 MOST_SECONDS = 60
 """A case that takes longer hangs."""
 
@@ -39,13 +38,14 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """Which calls fail, and how; `half` of the run may be stored already, by a process that was killed."""
+    """Which calls fail, and how, and what for: runs at once, `half` of which a process has stored that was killed."""
 
     kinds: str = ""
     call: int = 0
     error: int = 0
     calls: int = 1
     half_write: bool = False
+    runs: tuple[str, ...] = ("r",)
     half: bool = False
 
 
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def thirty(stop_at: int | None = None) -> FlowBuilder[State]:
-    """A flow of thirty versions, its root one of them; the process is killed in step `stop_at`."""
+    """A flow of thirty versions, its root one of them; it kills its process in step `stop_at`."""
     flow: FlowBuilder[State] = FlowBuilder("thirty")
     for index in range(STEPS):
         flow = flow.then(_step(index, index == stop_at), name=str(index))
@@ -139,11 +139,25 @@ class Place:
         shutil.copy(self.told, self._half / "told")
 
 
+async def run_all(store: SqliteStore, run_ids: Sequence[str], stop_at: int | None = None) -> list[str]:
+    """Do the runs at once, begun or not; what is wrong with their results. Raises what any of them does, at the end."""
+    flow = thirty(stop_at).with_versioned_checkpoint(store)
+    runs = (flow.run({"log": []}, run_id=run_id) for run_id in run_ids)
+    results = await asyncio.gather(*runs, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    right = state_after(STEPS + 1)
+    return [
+        f"the state of {each.run_id}" for each in results if not isinstance(each, BaseException) and each.state != right
+    ]
+
+
 async def half_a_run(place: Place) -> None:
     async with SqliteStore(place.database) as other:
         await thirty().with_versioned_checkpoint(other).run({"log": []}, run_id="other")
     async with Acknowledging(place.database, place.told) as store:
-        await thirty(STEPS // 2).with_versioned_checkpoint(store).run({"log": []}, run_id=RUN)
+        await run_all(store, Case.runs, stop_at=STEPS // 2)
 
 
 async def disturbed(place: Place, faults: Faults, case: Case, outcome: Outcome) -> None:
@@ -163,9 +177,7 @@ async def disturbed(place: Place, faults: Faults, case: Case, outcome: Outcome) 
         async with Acknowledging(place.database, place.told) as store:
 
             async def run() -> bool:
-                result = await thirty().with_versioned_checkpoint(store).run({"log": []}, run_id=RUN)
-                if result.state != state_after(STEPS + 1):
-                    outcome.wrong.append("the state of the run")
+                outcome.wrong += await run_all(store, case.runs)
                 return True
 
             return await tried(run) or await tried(run)
@@ -178,16 +190,17 @@ async def disturbed(place: Place, faults: Faults, case: Case, outcome: Outcome) 
     outcome.calls = outcome.calls or faults.calls
 
 
-async def looked_at(place: Place, outcome: Outcome) -> None:
-    """In a new process: run once more, and read all that is stored."""
+async def looked_at(place: Place, case: Case, outcome: Outcome) -> None:
+    """In a new process: do the runs once more, and read all that is stored."""
+    stored: list[Version] = []
     async with SqliteStore(place.database) as store:
-        result = await thirty().with_versioned_checkpoint(store).run({"log": []}, run_id=RUN)
-        if (result.state, result.version) != (state_after(STEPS + 1), f"{RUN}@{STEPS}"):
-            outcome.wrong.append("the state of the run, in a new process")
-        if await stored_states(store, RUN) != [state_after(number + 1) for number in range(STEPS + 1)]:
-            outcome.wrong.append("the states of its versions")
-        lost = set(acknowledged(place.told)) - set(await store.versions(RUN))
-        outcome.wrong += [f"{version.id}, which was acknowledged, is lost" for version in lost]
+        outcome.wrong += await run_all(store, case.runs)
+        for run_id in case.runs:
+            if await stored_states(store, run_id) != [state_after(number + 1) for number in range(STEPS + 1)]:
+                outcome.wrong.append(f"the states of the versions of {run_id}")
+            stored += await store.versions(run_id)
+    lost = set(acknowledged(place.told)) - set(stored)
+    outcome.wrong += [f"{version.id}, which was acknowledged, is lost" for version in lost]
     with closing(sqlite3.connect(place.database)) as db:
         found = db.execute("PRAGMA integrity_check").fetchone()
     if found != ("ok",):
@@ -232,7 +245,7 @@ def in_a_copy(place: Place, work: Callable[[Outcome], Awaitable[None]]) -> Outco
 def played(place: Place, faults: Faults, case: Case) -> Outcome:
     place.clear(case.half)
     outcome = in_a_copy(place, lambda outcome: disturbed(place, faults, case, outcome))
-    after = in_a_copy(place, lambda outcome: looked_at(place, outcome))
+    after = in_a_copy(place, lambda outcome: looked_at(place, case, outcome))
     outcome.wrong += after.wrong + ["a new process was killed"] * bool(after.killed)
     return outcome
 

@@ -141,7 +141,7 @@ static int open_ours(int kind, int at, const char *path, int flags, mode_t mode)
         abort();
     if (file >= 0) {
         files[file] = kind;
-        note_of(file, 'O', flags & O_TRUNC, path, strlen(path));
+        note_of(file, path[strlen(folder)] ? 'O' : 'D', flags & O_TRUNC, path, strlen(path));
     }
     end();
     return file;

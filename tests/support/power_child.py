@@ -1,21 +1,24 @@
 """A process whose files are watched while it works on many runs at once; the log also says what the store was asked.
 
-    python power_child.py FOLDER SETTINGS… LIFE
+    python power_child.py FOLDER LIFE SYNC SETTINGS…
 
-SETTINGS are pragmas ("synchronous = NORMAL"), each in the place of the store's own. In life 1 it is killed before it
-closes the store; life 2 finds what that one left, and closes and opens the store in between.
+In life 1 it is killed before it closes the store; life 2 finds what that one left, and closes and opens the store in
+between. In life 3 the sync of this number fails, and what meets that error is tried again. SETTINGS are pragmas
+("synchronous = NORMAL"), each in the place of the store's own.
 """
 
 import asyncio
+import errno
 import os
 import pickle
 import signal
 import sys
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowneer_async import Context, FlowBuilder, Lease, Run, Signal, Status, Version
+from flowneer_async import Context, FlowBuilder, FlowneerError, Lease, Run, Signal, Status, Version
 from flowneer_stores import SqliteStore
 from flowneer_stores.sqlite import connect
 from tests.support.faulty_io import Faults
@@ -68,8 +71,8 @@ class Noting(SqliteStore):
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._noted("append", lease.run_id, tuple(versions), super().append(lease, versions))
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None) -> None:
-        await self._noted("release", lease.run_id, status, super().release(lease, status, error))
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+        await self._noted("release", lease.run_id, status, super().release(lease, status, error, seal))
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
         return await self._noted("send", run_id, None, super().send(run_id, name, payload, sent))
@@ -118,12 +121,30 @@ async def second_life(path: Path, faults: Faults) -> None:
         await asyncio.gather(work(store, "f", "g"), store.send("b", "late", b"1"))
 
 
-def main(folder: str, *rest: str) -> None:
-    *settings, life = rest
+async def third_life(path: Path, faults: Faults) -> None:
+    for runs in (("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d")):
+        while not await insist(path, faults, *runs):
+            pass
+
+
+async def insist(path: Path, faults: Faults, *run_ids: str) -> bool:
+    """Do these runs, and once more in the same store where they fail. False where the store cannot be opened."""
+    with suppress(FlowneerError):
+        async with Noting(path, faults) as store:
+            with suppress(FlowneerError):
+                await work(store, *run_ids)
+            await work(store, *run_ids)
+            return True
+    return False
+
+
+def main(folder: str, life: str, sync: str, *settings: str) -> None:
     changed = {setting.split()[0]: f"PRAGMA {setting}" for setting in settings}
     connect._SETTINGS = tuple(changed.get(setting.split()[1], setting) for setting in connect._SETTINGS)
-    work_on = {"1": first_life, "2": second_life}[life]
-    asyncio.run(work_on(Path(folder) / "runs.db", Faults()))
+    faults = Faults()
+    faults.arm("S", int(sync), errno.EIO)
+    work_on = {"1": first_life, "2": second_life, "3": third_life}[life]
+    asyncio.run(work_on(Path(folder) / "runs.db", faults))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a store has promised: of each run what has to be stored, at any point of the log of `power_child.py`."""
 
+import asyncio
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import orjson
 
 from flowneer_async import Signal, Status, UnknownRun, Version, VersionStore
 from flowneer_async.versions import fold
+from flowneer_stores import SqliteStore
 from tests.support.disk import Record
 
 
@@ -43,6 +45,8 @@ class Moment(NamedTuple):
     held: Held | None
 
 
+_STORE = ("create", "append")
+
 Promises = Mapping[str, list[Moment]]
 
 
@@ -61,6 +65,17 @@ def promises(log: Iterable[Record]) -> Promises:
                 of_run.append(Moment(asked.pop(number), place, _next(of_run[-1].held, done)))
     assert not asked
     return moments
+
+
+def done_in(log: Iterable[Record]) -> Iterator[Done]:
+    """Every request that was acknowledged in this part of a log."""
+    notes = (pickle.loads(record.data) for record in log if record.kind == b"N")
+    return (note for note in notes if isinstance(note, Done))
+
+
+def acknowledged(log: Iterable[Record]) -> set[Version]:
+    """Every version that was."""
+    return {version for done in done_in(log) if done.method in _STORE for version in done.data}
 
 
 def _next(held: Held | None, done: Done) -> Held | None:
@@ -83,19 +98,19 @@ def _next(held: Held | None, done: Done) -> Held | None:
             return held._replace(versions=tuple(version for version in held.versions if version.seq >= first))
 
 
-async def lost(store: VersionStore, promised: Promises, place: int) -> int:
+async def lost(store: SqliteStore, promised: Promises, place: int) -> int:
     """How many requests that were acknowledged before this line of the log a store has forgotten.
 
     What it has of each run has to be what it had at some moment, with no request in it that was not yet made.
     """
     forgotten = 0
-    for run_id, moments in promised.items():
-        held = await held_of(store, run_id)
+    found = await asyncio.gather(*(held_of(store, run_id) for run_id in promised))
+    for (run_id, moments), held in zip(promised.items(), found, strict=True):
         possible = [number for number, moment in enumerate(moments) if moment.asked < place and moment.held == held]
         assert possible, f"{run_id} is as it never was"
         forgotten += max(0, sum(moment.done < place for moment in moments) - 1 - possible[-1])
         if held:
-            assert (await store.resolve(held.versions[-1].id)).state == state_of(held.versions)  # type: ignore[attr-defined]
+            assert (await store.resolve(held.versions[-1].id)).state == state_of(held.versions)
     return forgotten
 
 
