@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from flowneer_async.differ import Patch
 from flowneer_async.errors import BadOption, StateTooLarge, TooManyVersions, UnknownVersion
@@ -15,14 +14,34 @@ _LOG = logging.getLogger("flowneer_stores")
 _OPAQUE = "\0"
 
 
-class _Measured(NamedTuple):
-    """The length of each key's JSON after these versions; `following` is the number of the one that comes next."""
+class _Size:
+    """What is known of the state of an owned run, or will be as soon as versions are stored that may never be."""
 
-    versions: Sequence[Version]
-    following: int
-    lengths: dict[str, int]
-    size: int
-    """Of the largest state of them."""
+    __slots__ = ("following", "largest", "lengths", "unsure")
+
+    def __init__(self, following: int) -> None:
+        self.following = following
+        """The number of the version that comes next."""
+        self.lengths: dict[str, int] = {}
+        """The length of each key's JSON."""
+        self.largest = 0
+        """The size of the largest state of the versions that came last."""
+        self.unsure: Sequence[Version] = ()
+        """Those of which it is not known whether they are stored."""
+
+    def take(self, version: Version) -> int:
+        """Take the next version into account, and give the size of its state."""
+        lengths = self.lengths
+        if version.base == version.seq:
+            lengths.clear()
+        try:
+            if version.body:
+                Patch.measure(version.body, lengths)
+            return sum(lengths.values())
+        except (ValueError, TypeError, AttributeError):
+            opaque = lengths.get(_OPAQUE, 0) + len(version.body)
+            self.lengths = {_OPAQUE: opaque}
+            return opaque
 
 
 class LimitedStore(Wrapper):
@@ -47,90 +66,68 @@ class LimitedStore(Wrapper):
                 raise BadOption(name, limit, "it is a number above 0, or None for no limit")
         super().__init__(store)
         self._warn, self._most, self._versions = warn, most, versions
-        # Of each owned run: as it is stored, and as it would be. What is not known is read of the chain.
-        self._known: dict[str, _Measured] = {}
-        self._next: dict[str, _Measured] = {}
+        self._sizes: dict[str, _Size] = {}
         self._warned: set[str] = set()
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
-        measured = self._measure(run.run_id, {}, versions, run.first)
+        size = _Size(run.first)
+        self._grow(run.run_id, size, versions)
         lease = await super().create(run, versions)
         if lease is not None:
-            self._know(run.run_id, measured)
+            self._sizes[run.run_id] = size
+            self._settle(run.run_id, size)
         return lease
 
     async def claim(self, run: Run) -> Lease:
-        self._forget(run.run_id)
+        self._sizes.pop(run.run_id, None)
         return await super().claim(run)
 
     async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
-        self._forget(lease.run_id)
+        self._sizes.pop(lease.run_id, None)
         if status != "waiting":
             self._warned.discard(lease.run_id)
         await super().release(lease, status, error, seal)
 
     async def _encoded(self, lease: Lease, versions: Sequence[Version]) -> Sequence[Version]:
         if versions:
-            run_id, seq = lease.run_id, versions[0].seq
-            # Until these are stored, nothing is known: the lengths are changed, and not copied.
-            known = self._known.pop(run_id, None)
-            if known is not None and known.following == seq:
-                lengths = known.lengths
-            else:
-                lengths = await self._lengths(run_id, seq - 1)
-            self._next[run_id] = self._measure(run_id, lengths, versions, seq)
-        return await super()._encoded(lease, versions)
+            size = self._sizes.get(lease.run_id)
+            if size is None or size.unsure or size.following != versions[0].seq:
+                size = self._sizes[lease.run_id] = await self._read(lease.run_id, versions[0].seq)
+            self._grow(lease.run_id, size, versions)
+        return versions
 
     async def _stored(self, lease: Lease, rows: Sequence[Version]) -> None:
-        measured = self._next.pop(lease.run_id, None)
-        if measured is not None and measured.versions is rows:
-            self._know(lease.run_id, measured)
-        await super()._stored(lease, rows)
+        size = self._sizes.get(lease.run_id)
+        if size is not None and size.unsure is rows:
+            self._settle(lease.run_id, size)
 
-    def _know(self, run_id: str, measured: _Measured) -> None:
-        self._known[run_id] = measured._replace(versions=())
-        if self._warn is not None and measured.size > self._warn and run_id not in self._warned:
-            self._warned.add(run_id)
-            _LOG.warning("the state of run %r has %d bytes, more than %d", run_id, measured.size, self._warn)
-
-    def _forget(self, run_id: str) -> None:
-        self._known.pop(run_id, None)
-        self._next.pop(run_id, None)
-
-    async def _lengths(self, run_id: str, seq: int) -> dict[str, int]:
-        """The length of each key's JSON at a version that is stored."""
-        lengths: dict[str, int] = {}
+    async def _read(self, run_id: str, following: int) -> _Size:
+        """The size of the state before a version, as it is stored."""
+        size = _Size(following)
         try:
-            chain = await self._store.chain(version_id(run_id, seq)) if seq >= 0 else ()
+            chain = await self._store.chain(version_id(run_id, following - 1)) if following else ()
         except UnknownVersion:
             chain = ()  # what does not follow the head is refused by the store itself
         for version in chain:
-            _measure(version, lengths)
-        return lengths
+            size.take(version)
+        return size
 
-    def _measure(self, run_id: str, lengths: dict[str, int], versions: Sequence[Version], seq: int) -> _Measured:
+    def _grow(self, run_id: str, size: _Size, versions: Sequence[Version]) -> None:
         """Take versions into account; raises where one of them is not allowed."""
-        largest = 0
+        size.unsure, size.largest = versions, 0
         for version in versions:
             if self._versions is not None and version.seq >= self._versions:
                 raise TooManyVersions(run_id, self._versions)
-            size = _measure(version, lengths)
-            if self._most is not None and size > self._most:
-                raise StateTooLarge(run_id, size, self._most)
-            largest = max(size, largest)
-        return _Measured(versions, seq + len(versions), lengths, largest)
+            now = size.take(version)
+            if self._most is not None and now > self._most:
+                raise StateTooLarge(run_id, now, self._most)
+            if now > size.largest:
+                size.largest = now
 
-
-def _measure(version: Version, lengths: dict[str, int]) -> int:
-    """Take a version into account: the size of the state after it."""
-    if version.is_keyframe:
-        lengths.clear()
-    try:
-        if version.body:
-            Patch.measure(version.body, lengths)
-        return sum(lengths.values())
-    except (ValueError, TypeError, AttributeError):
-        opaque = lengths.get(_OPAQUE, 0) + len(version.body)
-        lengths.clear()
-        lengths[_OPAQUE] = opaque
-        return opaque
+    def _settle(self, run_id: str, size: _Size) -> None:
+        """What was taken into account last is stored."""
+        size.following += len(size.unsure)
+        size.unsure = ()
+        if self._warn is not None and size.largest > self._warn and run_id not in self._warned:
+            self._warned.add(run_id)
+            _LOG.warning("the state of run %r has %d bytes, more than %d", run_id, size.largest, self._warn)
