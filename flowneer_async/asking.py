@@ -103,7 +103,7 @@ class Asking:
                 raise BadOption("connection", connection, f"that of this store is a {type(given).__qualname__}")
             yield given
             self._check(step)
-            if not transaction.is_open:
+            if not await transaction.is_open():
                 raise self._bad(step, "its connection has ended it: leave that to the run, or raise to roll it back")
         except BaseException as error:
             await self.give_up(error)

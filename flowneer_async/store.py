@@ -170,9 +170,8 @@ class Transaction(Protocol):
         """What the step works with: the connection of the database's own library."""
         ...
 
-    @property
-    def is_open(self) -> bool:
-        """Does it go on? False also where something was done on the connection that has ended it."""
+    async def is_open(self) -> bool:
+        """Can it be committed? False also where something was done on the connection that has ended it, or failed."""
         ...
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:

@@ -30,10 +30,9 @@ class StepTransaction:
         """What the step works with."""
         return self._transaction.connection
 
-    @property
-    def is_open(self) -> bool:
+    async def is_open(self) -> bool:
         """Can it still be committed?"""
-        return not self._is_over and self._transaction.is_open
+        return not self._is_over and await self._transaction.is_open()
 
     async def commit(self, version: Version) -> None:
         """Store what waits, and then this version, with what the step did; raises what the store raises.

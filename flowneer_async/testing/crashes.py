@@ -144,9 +144,8 @@ class _Transaction:
     def connection(self) -> object:
         return self._begun.connection
 
-    @property
-    def is_open(self) -> bool:
-        return self._begun.is_open
+    async def is_open(self) -> bool:
+        return await self._begun.is_open()
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._begun.append(lease, versions)

@@ -101,9 +101,8 @@ class _Wrapped:
     def connection(self) -> object:
         return self._transaction.connection
 
-    @property
-    def is_open(self) -> bool:
-        return self._transaction.is_open
+    async def is_open(self) -> bool:
+        return await self._transaction.is_open()
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         rows = await self._encoded(lease, versions)

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from flowneer_async import FlowBuilder, fragment
-from tests.support.books import Books, State, booking
+from tests.support.books import SqliteBooks, State, booking
 
-KIND = "sqlite"
 STEPS = [*(f"a{number}" for number in range(8)), "b", "c", "booking"]
 """The names of those that book."""
 
@@ -22,11 +21,13 @@ def many_steps() -> FlowBuilder[State]:
         flow = flow.then(booking, name=f"a{number}").then(lambda state: None, name=f"plain{number}")
     lane = fragment().then(booking, name="b").then(booking, name="c")
     flow = flow.parallel([lane] * 4, name="lanes", reducer={"booked": lambda _, values: sum(values) - 24})
-    return flow.batch(lambda _: range(8), booking, name="items", concurrency=3, reducer={"booked": lambda _, values: max(values)})
+    return flow.batch(
+        lambda _: range(8), booking, name="items", concurrency=3, reducer={"booked": lambda _, values: max(values)}
+    )
 
 
 async def main(folder: str, run_id: str) -> None:
-    async with Books(KIND, Path(folder)).store() as store:
+    async with SqliteBooks(Path(folder)).store() as store:
         print("opened", flush=True)
         await many_steps().with_versioned_checkpoint(store).run({}, run_id=run_id)
 

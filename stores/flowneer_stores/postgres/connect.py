@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from flowneer_async.errors import SchemaTooNew, StoreFailed
 from flowneer_stores.postgres import queries
-from flowneer_stores.postgres.driver import Connection, connect
+from flowneer_stores.postgres.driver import Connection, Pool, connect, pool
 
 _SAFE = {"on", "remote_apply", "remote_write", "local"}
 """The kinds of synchronous_commit under which a commit is on the disk before it is acknowledged."""
@@ -61,12 +61,21 @@ class Database:
         """A session for what takes as long as it takes."""
         return self._connect(timeout, {"statement_timeout": "0"})
 
+    def lending(self, size: int) -> Pool:
+        """Sessions for transactions of steps: with no limit to how long a statement takes."""
+        settings = {"synchronous_commit": "on", "statement_timeout": "0"}
+        return pool(self.dsn, self.timeout, *self._options(settings), size=size)
+
     def _connect(self, timeout: float, settings: dict[str, str]) -> Awaitable[Connection]:
+        return connect(self.dsn, timeout, *self._options(settings))
+
+    def _options(self, settings: dict[str, str]) -> tuple[dict[str, str], int | None]:
+        """The settings of a session, and how many statements it keeps prepared."""
         if self.pgbouncer:
-            return connect(self.dsn, timeout, {}, statement_cache_size=0)
+            return {}, 0
         limit = str(max(1, round(self.timeout * 1000)))
         common = {"application_name": "flowneer", "statement_timeout": limit, "jit": "off"}
-        return connect(self.dsn, timeout, {**common, **settings})
+        return {**common, **settings}, None
 
 
 def prepared(database: Database) -> Callable[[Connection, float], Awaitable[None]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flowneer_stores.postgres.lines import Lines
 from flowneer_stores.postgres.news import News
+from flowneer_stores.postgres.transaction import Transactions
 from flowneer_stores.writer import Writer
 
 
@@ -17,6 +18,7 @@ class Opened:
     writer: Writer
     reading: Lines
     news: News
+    transactions: Transactions
     heartbeat: "asyncio.Task[None]"
 
     async def close(self) -> None:
@@ -26,6 +28,7 @@ class Opened:
             stack.push_async_callback(self.writing.close)
             stack.push_async_callback(self.reading.close)
             stack.push_async_callback(self.news.close)
+            stack.push_async_callback(self.transactions.close)
             await self.writer.close()
 
     def stop(self) -> None:
@@ -33,3 +36,4 @@ class Opened:
         self.writing.stop()
         self.reading.stop()
         self.news.stop()
+        self.transactions.stop()

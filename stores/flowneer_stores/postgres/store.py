@@ -39,6 +39,7 @@ from flowneer_stores.postgres.finding import Parameter, conditions
 from flowneer_stores.postgres.lines import Access, Line, Lines
 from flowneer_stores.postgres.news import News
 from flowneer_stores.postgres.opened import Opened
+from flowneer_stores.postgres.transaction import PostgresTransaction, Sessions, Transactions
 from flowneer_stores.rows import as_row, as_run
 from flowneer_stores.writer import Writer
 
@@ -54,7 +55,7 @@ class PostgresStore(Methods):
     (synchronous_commit); what all runs of this process have to store is committed together, over `writers` connections,
     and read over `readers`. A connection that was lost is opened again: for `timeout` seconds, or as long as a lock is
     waited for. A lease lasts `lease` seconds, by the clock of the database, and is renewed three times in that time;
-    that of a process which died on this host is free at once.
+    that of a process which died on this host is free at once. Steps may have so many `transactions` at a time.
 
     `pgbouncer=True` is for a DSN that leads to a pgbouncer which pools transactions: nothing is left in a session then.
     `listen_dsn` leads past it, for those who follow a run; without it they look every few seconds.
@@ -68,6 +69,7 @@ class PostgresStore(Methods):
         schema: str = "flowneer",
         writers: int = 2,
         readers: int = 4,
+        transactions: int = 4,
         timeout: float = 30.0,
         lease: float = 30.0,
         pgbouncer: bool = False,
@@ -79,13 +81,13 @@ class PostgresStore(Methods):
         for option, value in (("timeout", timeout), ("lease", lease)):
             if value <= 0:
                 raise BadOption(option, value, "it is a number of seconds above 0")
-        for option, value in (("writers", writers), ("readers", readers)):
+        for option, value in (("writers", writers), ("readers", readers), ("transactions", transactions)):
             if value < 1:
                 raise BadOption(option, value, "it is a number of connections, of 1 or more")
         self._database = Database(dsn, schema, timeout, pgbouncer)
         listening = dsn if listen_dsn is None and not pgbouncer else listen_dsn
         self._listening = None if listening is None else replace(self._database, dsn=listening, pgbouncer=False)
-        self._writers, self._readers = writers, readers
+        self._writers, self._readers, self._transactions = writers, readers, transactions
         self._place, self._timeout, self._lease, self._sleep = self._database.place, timeout, lease, sleep
         self._owner = f"{this_owner()}:{secrets.token_hex(4)}"
         self._held: dict[str, Lease] = {}
@@ -220,6 +222,10 @@ class PostgresStore(Methods):
         finally:
             line.stop()
 
+    async def begin(self) -> PostgresTransaction:
+        """A transaction for statements of the user's and a version, on a connection of its own; raises StoreBusy."""
+        return await self._opened_or_raise().transactions.begin()
+
     @property
     def _writer(self) -> Writer:
         return self._opened_or_raise().writer
@@ -247,7 +253,15 @@ class PostgresStore(Methods):
         listen = None if self._listening is None else self._listening.reading
         news = News(database.channel, secrets.token_hex(4), telling, listen, self._timeout)
         writer = Writer(PostgresDesk(writing, place, database.schema))
-        self._opened = Opened(writing, writer, reading, news, asyncio.create_task(self._renew(writer)))
+        transactions = Transactions(
+            database.lending(self._transactions),
+            Sessions(place, self._timeout, self._sleep, database.schema, self._ms),
+            reading,
+            self._refused,
+            self._changed,
+        )
+        await transactions.open()
+        self._opened = Opened(writing, writer, reading, news, transactions, asyncio.create_task(self._renew(writer)))
 
     async def _leave(self, opened: Opened) -> None:
         self._opened = None  # nothing new is asked for from here on

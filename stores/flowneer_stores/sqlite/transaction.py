@@ -42,9 +42,8 @@ class SqliteTransaction:
         """For the step's own statements; whatever would end the transaction is refused."""
         return self._db
 
-    @property
-    def is_open(self) -> bool:
-        """Does it go on?"""
+    async def is_open(self) -> bool:
+        """Can it be committed?"""
         try:
             return not self._is_over and self._db.in_transaction
         except ValueError:  # it was closed
@@ -63,7 +62,7 @@ class SqliteTransaction:
         """Append to the head of the owned run; raises Fenced, VersionConflict."""
         check_row(lease, versions)
         self._lend(False)
-        if not self.is_open:
+        if not await self.is_open():
             raise StoreFailed(str(self._path), "committing", "the transaction was ended on its connection")
         desk = SqliteDesk(self._db, str(self._path), self._timeout)
         for first in range(0, len(versions), _MOST_ROWS):
