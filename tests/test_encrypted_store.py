@@ -32,7 +32,9 @@ from flowneer_async.testing import StoreContract
 from flowneer_async.testing.chains import counting, new_run, owned
 from flowneer_async.versions import checked
 from flowneer_stores import EncryptedStore, MemoryStore, SqliteStore
+from flowneer_stores.keys import Keys
 from tests.support.tampering import (
+    BODIES,
     RUNS,
     fill,
     flip,
@@ -192,6 +194,37 @@ def test_rows_are_good_in_their_place_only(picked: list[tuple[str, int]], relink
         assert relink is False or (run_id, first) == ("one", 0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+async def test_a_version_is_good_under_its_own_parent_only(at: int) -> None:
+    """Not after the versions that another run of that id had once, however well they are linked to it."""
+    inner, store, _ = await filled()
+    once = MemoryStore()
+    await fill(EncryptedStore(once, KEYS), BODIES[::-1])
+    rows = kept_versions(inner, "one")
+    rows[:] = rehashed([*kept_versions(once, "one")[:at], *rows[at:]])
+    with pytest.raises(CorruptVersion) as caught:
+        await store.versions("one")
+    assert caught.value.version == f"one@{at}"
+
+
+def test_each_run_has_keys_of_its_own() -> None:
+    """What is sealed for one run opens for no other; so the limit of a key is one of a run."""
+    keys = Keys({"k": KEYS["new"]})
+    sealed = keys.seal("one", b"secret", b"place")
+    assert keys.open("one", sealed, b"place", "version", "one@0") == b"secret"
+    for run_id, bound in (("two", b"place"), ("one", b"other")):
+        with pytest.raises(ValueError, match="changed or moved"):
+            keys.open(run_id, sealed, bound, "version", "one@0")
+
+
+def test_the_id_of_a_key_is_part_of_what_is_sealed() -> None:
+    """Nobody makes of it another one, even of the same key."""
+    keys = Keys({"a": KEYS["new"], "b": KEYS["new"]})
+    sealed = keys.seal("one", b"secret", b"place")
+    with pytest.raises(ValueError, match="changed or moved"):
+        keys.open("one", sealed[:2] + b"b" + sealed[3:], b"place", "version", "one@0")
 
 
 @pytest.mark.parametrize("fork_of", ["other@1", None])

@@ -25,7 +25,7 @@ class EncryptedStore(Wrapper):
     def __init__(self, store: VersionStore, keys: Mapping[str, bytes], *, current: str | None = None) -> None:
         super().__init__(store)
         self._keys = Keys(keys, current)
-        # Of owned runs, where it is known: the number and the digest of the last version as it is stored.
+        # Of owned runs the number and the digest of the last version that is known to be stored.
         self._heads: dict[Lease, tuple[int, bytes]] = {}
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
@@ -66,8 +66,8 @@ class EncryptedStore(Wrapper):
     async def _encoded(self, lease: Lease, versions: Sequence[Version]) -> Sequence[Version]:
         if not versions:
             return versions
-        # Forgotten until the append is done: one that failed, or was cancelled, may have stored its rows or not.
-        seq, digest = self._heads.pop(lease, (-1, b""))
+        # After an append that failed or was cancelled, whose rows may be stored or not, this is no more the last one.
+        seq, digest = self._heads.get(lease, (-1, b""))
         if versions[0].seq != seq + 1:
             digest = await self._stored_digest(lease, versions[0].seq - 1)
         return self._encrypted(versions, digest)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from flowneer_async import Run, Signal, Status, Version, VersionStore
+from flowneer_async import Run, Signal, Version, VersionStore
 from flowneer_async.testing.chains import chain_of, new_run
 from flowneer_async.versions import digest_of
 from flowneer_stores import MemoryStore
@@ -38,9 +38,9 @@ def kept_run(store: MemoryStore, run_id: str) -> Run:
     return store._kept[run_id].run
 
 
-async def fill(store: VersionStore, status: Status = "completed") -> dict[str, list[Version]]:
+async def fill(store: VersionStore, bodies: Sequence[bytes] = BODIES) -> dict[str, list[Version]]:
     """Two runs with eight versions and two signals each, through a store; gives what was stored, by run id."""
-    stored = {run_id: chain_of(run_id, BODIES, KEYFRAMES) for run_id in RUNS}
+    stored = {run_id: chain_of(run_id, bodies, KEYFRAMES) for run_id in RUNS}
     for run_id, versions in stored.items():
         lease = await store.create(new_run(run_id), versions[:1])
         assert lease is not None
@@ -48,7 +48,7 @@ async def fill(store: VersionStore, status: Status = "completed") -> dict[str, l
         await store.append(lease, versions[2:])
         for name in ("go", "go"):
             await store.send(run_id, name, b"1")
-        await store.release(lease, status)
+        await store.release(lease, "completed")
     return stored
 
 
