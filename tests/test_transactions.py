@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
-import aiosqlite
 import anyio
 import pytest
 from hypothesis import given, settings
@@ -43,14 +42,18 @@ from flowneer_async.store import resolve
 from flowneer_async.testing import Crash, CrashingStore
 from flowneer_async.testing.cancelling import by_scope, by_task
 from flowneer_async.testing.chains import counting
-from flowneer_stores import MemoryStore
+from flowneer_stores import EncryptedStore, MemoryStore, SignedStore
+from flowneer_stores.wrapper import Wrapper
 from tests.support import booking_child
-from tests.support.books import BOOKS, Books, Ctx, SqliteBooks, State, book, booking, then, versions_of
+from tests.support.books import BOOKS, Books, Ctx, SqliteBooks, State, book, booking, failure_of, then, versions_of
 from tests.support.children import ENVIRONMENT, ROOT
 from tests.support.entries import DictStore
 from tests.support.interrupt import Stepped, a_turn_later, at_once, some_turns_later
 
 Flow = FlowBuilder[State]
+TOTAL = {"booked": lambda before, values: before + sum(value - before for value in values)}
+"""What lanes have booked together."""
+
 Step = Callable[[State, Ctx], Awaitable[None]]
 
 every_durability = pytest.mark.parametrize("durability", ["sync", "async", "exit"])
@@ -69,13 +72,6 @@ async def store(books: Books) -> AsyncGenerator[TransactionalStore, None]:
 
 def new() -> Flow:
     return FlowBuilder("flow")
-
-
-async def cause_of(flow: Flow, store: Any, run_id: str = "r") -> BaseException:
-    """What the failed step of a run has raised."""
-    with pytest.raises(FlowError) as failed:
-        await flow.with_versioned_checkpoint(store).run({}, run_id=run_id)
-    return failed.value.cause
 
 
 # Together -------------------------------------------------------------------------------------------------------------
@@ -316,7 +312,7 @@ async def test_a_compensation_books_with_its_own_version(books: Books, store: Tr
             await book(connection, "undone")
 
     flow = new().then(booking, name="a", compensate=undo).then(fail)
-    assert isinstance(await cause_of(flow, store), ValueError)
+    assert isinstance(await failure_of(flow, store), ValueError)
     assert (books.rows(), len(undone)) == (["a", "undone"], 1)
     assert [version.path for version in await store.versions("r")] == ["", "a", "@failed", "a/@undo"]
 
@@ -454,7 +450,7 @@ async def test_a_function_that_makes_no_version_has_none(who: str, books: Books,
     if who == "verify":
         with pytest.raises(Crash):
             await flows[who].with_versioned_checkpoint(store).run({}, run_id="r")
-    assert isinstance(await cause_of(flows[who], store), BadTransaction)
+    assert isinstance(await failure_of(flows[who], store), BadTransaction)
 
 
 @pytest.mark.parametrize("store", [None, MemoryStore(), DictStore(), CrashingStore(MemoryStore())], ids=repr)
@@ -491,135 +487,12 @@ async def test_the_class_of_the_connection(books: Books, store: TransactionalSto
         async with ctx.transaction(sqlite3.Connection) as connection:
             connection.execute("never")
 
-    error = await cause_of(new().then(wrong, name="a"), store)
+    error = await failure_of(new().then(wrong, name="a"), store)
     assert isinstance(error, BadOption)
     assert await store.read("r")
     async with anyio.create_task_group():
         transaction = await store.begin()  # nothing is left open
         await transaction.rollback()
-
-
-# The connection -------------------------------------------------------------------------------------------------------
-
-
-def with_connection(do: Callable[[aiosqlite.Connection], Awaitable[object]]) -> Flow:
-    """A step that books, and does something else to a SQLite connection."""
-
-    async def step(state: State, ctx: Ctx) -> None:
-        async with ctx.transaction(aiosqlite.Connection) as connection:
-            await book(connection, ctx.step)
-            state["did"] = str(await do(connection))
-
-    return new().then(step, name="a")
-
-
-ENDING: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
-    "commit": lambda db: db.commit(),
-    "rollback": lambda db: db.rollback(),
-    "COMMIT": lambda db: db.execute("COMMIT"),
-    "end": lambda db: db.execute("  end transaction"),
-    "ROLLBACK": lambda db: db.execute("ROLLBACK"),
-    "script": lambda db: db.executescript("INSERT INTO booked (step) VALUES ('script')"),
-    "close": lambda db: db.close(),
-}
-
-
-@pytest.mark.parametrize("how", ENDING)
-async def test_nobody_ends_the_transaction_by_hand(how: str, tmp_path: Path) -> None:
-    """Whatever would commit the rows without the version is refused; what was done is rolled back."""
-    books = SqliteBooks(tmp_path)
-    async with books.store() as store:
-        error = await cause_of(with_connection(ENDING[how]), store)
-        assert isinstance(error, BadTransaction if how == "close" else sqlite3.ProgrammingError)
-        assert (books.rows(), await versions_of(store, "r")) == ([], [])
-
-
-@pytest.mark.parametrize("how", [how for how in ENDING if how != "close"])
-async def test_a_refusal_that_is_passed_over_ends_nothing(how: str, tmp_path: Path) -> None:
-    """The transaction goes on as if it had not been tried."""
-
-    async def tried(db: aiosqlite.Connection) -> None:
-        with pytest.raises(sqlite3.ProgrammingError):
-            await ENDING[how](db)
-
-    books = SqliteBooks(tmp_path)
-    async with books.store() as store:
-        await with_connection(tried).with_versioned_checkpoint(store).run({}, run_id="r")
-        assert (books.rows(), await versions_of(store, "r")) == (["a"], ["a"])
-
-
-async def test_no_statement_is_done_without_a_transaction(tmp_path: Path) -> None:
-    """SQLite itself may end it, ON CONFLICT ROLLBACK: what comes then would be committed by itself."""
-
-    async def conflict(db: aiosqlite.Connection) -> None:
-        await db.execute("CREATE UNIQUE INDEX one ON booked (step)")
-        with pytest.raises(sqlite3.IntegrityError):
-            await db.execute("INSERT OR ROLLBACK INTO booked (step) VALUES ('a')")
-        for do in (db.execute, db.execute_fetchall, db.execute_insert):
-            with pytest.raises(sqlite3.ProgrammingError, match="no transaction any more"):
-                await do("INSERT INTO booked (step) VALUES ('b')")
-        with pytest.raises(sqlite3.ProgrammingError, match="no transaction any more"):
-            await db.executemany("INSERT INTO booked (step) VALUES (?)", [("b",)])
-
-    books = SqliteBooks(tmp_path)
-    async with books.store() as store:
-        assert isinstance(await cause_of(with_connection(conflict), store), BadTransaction)
-        assert books.rows() == []
-
-
-async def test_a_statement_that_is_not_at_its_end(tmp_path: Path) -> None:
-    """INSERT … RETURNING, of which not all rows were fetched, does not keep the transaction from its end."""
-    kept: list[aiosqlite.Cursor] = []
-
-    async def returning(db: aiosqlite.Connection) -> object:
-        kept.append(await db.execute("INSERT INTO booked (step) VALUES ('b'), ('c') RETURNING step"))
-        return await kept[-1].fetchone()
-
-    async def failing(db: aiosqlite.Connection) -> None:
-        kept.append(await db.execute("SELECT step FROM booked"))
-        raise ValueError
-
-    books = SqliteBooks(tmp_path)
-    async with books.store(timeout=0.2) as store:
-        await with_connection(returning).with_versioned_checkpoint(store).run({}, run_id="r")
-        assert isinstance(await cause_of(with_connection(failing), store, "other"), ValueError)
-        await with_connection(returning).with_versioned_checkpoint(store).run({}, run_id="third")
-    assert books.rows() == ["a", "b", "c"] * 2
-
-
-async def test_savepoints_and_tables(tmp_path: Path) -> None:
-    """All else can be done: a part taken back, a table made."""
-
-    async def part(db: aiosqlite.Connection) -> None:
-        await db.execute("CREATE TABLE more (x)")
-        await db.execute("SAVEPOINT part")
-        await book(db, "taken back")
-        await db.execute("ROLLBACK TO part")
-        await db.execute("RELEASE part")
-        db.row_factory = sqlite3.Row
-
-    books = SqliteBooks(tmp_path)
-    async with books.store() as store:
-        await with_connection(part).with_versioned_checkpoint(store).run({}, run_id="r")
-    assert books.rows() == ["a"]
-
-
-async def test_a_connection_that_outlives_its_step(tmp_path: Path) -> None:
-    """It is closed: what a task does that was left behind reaches no later transaction."""
-    kept: list[aiosqlite.Connection] = []
-
-    async def keep(db: aiosqlite.Connection) -> None:
-        kept.append(db)
-
-    async def use(state: State, ctx: Ctx) -> None:
-        async with ctx.transaction():
-            with pytest.raises(ValueError, match="connection"):
-                await book(kept[0], "late")
-
-    books = SqliteBooks(tmp_path)
-    async with books.store() as store:
-        await with_connection(keep).then(use).with_versioned_checkpoint(store).run({}, run_id="r")
-    assert books.rows() == ["a"]
 
 
 # Several at once ------------------------------------------------------------------------------------------------------
@@ -698,7 +571,7 @@ async def test_a_lane_that_fails_while_another_has_one(books: Books, store: Tran
 
     lanes = [fragment().then(slow), fragment().then(failing), fragment().then(booking, name="third")]
     with anyio.fail_after(4):
-        assert isinstance(await cause_of(new().parallel(lanes, name="p"), store), ValueError)
+        assert isinstance(await failure_of(new().parallel(lanes, name="p"), store), ValueError)
     assert books.rows() == await versions_of(store, "r", ["slow", "third"])
 
 
@@ -712,6 +585,41 @@ async def test_runs_of_one_store_take_turns(books: Books) -> None:
                 group.start_soon(lambda n=number: with_one.run({}, run_id=f"with-{n}"))
                 group.start_soon(lambda n=number: without.with_versioned_checkpoint(store).run({}, run_id=f"not-{n}"))
         assert sorted(books.rows()) == ["a"] * 20 + ["b"] * 20
+
+
+# Stores around the store ----------------------------------------------------------------------------------------------
+
+KEY = bytes(32)
+AROUND: dict[str, Callable[[TransactionalStore], Any]] = {
+    "plain": lambda store: Wrapper(store),
+    "encrypted": lambda store: EncryptedStore(store, {"k": KEY}),
+    "signed": lambda store: SignedStore(store, KEY),
+    "both": lambda store: EncryptedStore(SignedStore(store, KEY), {"k": KEY}),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+async def test_a_wrapper_passes_them_on(around: str, books: Books, store: TransactionalStore) -> None:
+    """The versions are stored in its own form, after what is rolled back too, and can be read through it."""
+
+    async def flaky(state: State, ctx: Ctx) -> None:
+        await booking(state, ctx)
+        if ctx.attempt == 1:
+            raise ValueError
+
+    lane = fragment().then(flaky, name="b", retries=1).then(lambda state: state.update(n=1), name="plain")
+    flow = new().then(booking, name="a").parallel([lane, fragment().then(booking, name="c")], name="p", reducer=TOTAL)
+    flow = flow.then(lambda state: state.update(n=2), name="plain").then(flaky, name="d", retries=1)
+    wrapped = AROUND[around](store)
+    assert (await flow.with_versioned_checkpoint(wrapped).run({}, run_id="r")).state == {"booked": 4, "n": 2}
+    assert sorted(await versions_of(wrapped, "r", list("abcd"))) == sorted(books.rows())
+    assert (await resolve(AROUND[around](store), (await store.versions("r"))[-1].id)).state == {"booked": 4, "n": 2}
+
+
+async def test_a_wrapper_of_a_store_without() -> None:
+    """It is the store inside that has none."""
+    error = await failure_of(new().then(booking, name="a"), Wrapper(MemoryStore()))
+    assert (type(error), str(error)[:13]) == (NoTransactions, "a MemoryStore")
 
 
 # Stores that fail -----------------------------------------------------------------------------------------------------
@@ -763,7 +671,7 @@ async def test_a_fenced_owner_books_nothing(books: Books) -> None:
 def lanes_and_steps() -> Flow:
     """Steps and lanes with transactions, and some without."""
     lane = fragment().then(booking, name="b").then(lambda state: None, name="plain")
-    flow = new().then(booking, name="a").parallel([lane, lane], name="p", reducer={"booked": lambda _, all: sum(all)})
+    flow = new().then(booking, name="a").parallel([lane, lane], name="p", reducer={"booked": lambda _, all: max(all)})
     return flow.then(booking, name="c")
 
 
@@ -849,8 +757,8 @@ async def kill_many(folder: Path, kills: int) -> None:
             stored = [f"r{at}" for at in range(max(numbers) + 1) if await exists(store, f"r{at}")]
             found = [path for run_id in stored for path in await versions_of(store, run_id, booking_child.STEPS)]
             assert sorted(found) == sorted(books.rows())
-            done = [number for number in numbers if (await store.read(f"r{number}")).status == "completed"]
-        numbers = [number + 2 * (number in done) for number in numbers]
+            ended = [run_id for run_id in stored if (await store.read(run_id)).status == "completed"]
+        numbers = [number + 2 * (f"r{number}" in ended) for number in numbers]
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias, cast
 
 import aiosqlite
 import asyncpg
+import pytest
 
-from flowneer_async import Context, TransactionalStore, VersionStore
+from flowneer_async import Context, FlowBuilder, FlowError, TransactionalStore, VersionStore
 from flowneer_stores import PostgresStore, SqliteStore
 from tests.support.postgres import schema_of, server
 
@@ -128,3 +129,10 @@ async def versions_of(store: VersionStore, run_id: str, steps: Sequence[str] = (
     paths = [version.path for version in await store.versions(run_id)]
     kept = [path for path in paths if path and "@" not in path.rpartition("/")[2]]
     return [path for path in kept if not steps or path.rpartition("/")[2] in steps]
+
+
+async def failure_of(flow: FlowBuilder[State], store: VersionStore, run_id: str = "r") -> BaseException:
+    """What the failed step of a run has raised."""
+    with pytest.raises(FlowError) as failed:
+        await flow.with_versioned_checkpoint(store).run({}, run_id=run_id)
+    return failed.value.cause
