@@ -122,7 +122,7 @@ class MemoryStore(Methods):
 
     async def count(self, runs: RunFilter) -> Mapping[Status, int]:
         await anyio.lowlevel.checkpoint()
-        return Counter(kept.run.status for kept in self._kept.values() if _fits(kept.run, runs))
+        return dict(Counter(kept.run.status for kept in self._kept.values() if _fits(kept.run, runs)))
 
     async def drop(self, run_id: str, keep: int, since: int | None = None) -> int:
         await anyio.lowlevel.checkpoint()
