@@ -162,7 +162,8 @@ class PostgresTransaction:
             try:
                 await within.rollback()
             except Exception:  # somebody has ended it, or is still at work on it
-                connection.terminate()
+                with suppress(Exception):  # it was lost, and is no more
+                    connection.terminate()
         with suppress(Exception):  # then the pool closes it
             await self._of.pool.release(connection)
 
