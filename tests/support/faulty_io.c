@@ -5,8 +5,8 @@
    after the other is let through. What is in -shm files is left out, for it means nothing after a loss of power.
 
    Armed by faulty_arm, it makes calls fail, counted from 1 since then: those that open (O) a file of the folder, read
-   (R), write (W), sync (S), cut (T), lock (L), map (M) or remove (U) it. Those that only ask about
-   it (stat, access) are let be. */
+   (R), write (W), sync (S), cut (T), lock (L), map (M) or remove (U) it. Those that only ask about it
+   (stat, access) are let be. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
