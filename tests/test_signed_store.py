@@ -23,6 +23,7 @@ from flowneer_async import (
     Run,
     RunBusy,
     RunFilter,
+    Status,
     StoreFailed,
     UnknownRun,
     UnknownVersion,
@@ -485,6 +486,59 @@ async def test_a_tail_that_is_cut_off_while_the_run_is_owned_is_not_sealed() -> 
     del kept_versions(inner, "one")[2:]
     with pytest.raises(Forged, match="it had version number 3, and has 1"):
         await store.release(run.lease, "failed")
+
+
+class Late(MemoryStore):
+    """A store that lost the line: what an append brought is stored with the next claim or release only."""
+
+    late: tuple[Lease, Sequence[Version]] | None = None
+    is_cut = False
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        if self.is_cut:
+            self.late, self.is_cut = (lease, versions), False
+            raise StoreFailed("a test", "append", "the line is cut")
+        await super().append(lease, versions)
+
+    async def claim(self, run: Run) -> Lease:
+        await self.arrive()
+        return await super().claim(run)
+
+    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+        await self.arrive()
+        await super().release(lease, status, error, seal)
+
+    async def arrive(self) -> None:
+        if self.late is not None:
+            late, self.late = self.late, None
+            await self.append(*late)
+
+
+async def test_what_is_stored_late_is_no_forgery() -> None:
+    """The head that is sealed after an append that failed may not be the last one."""
+    inner = Late()
+    store = SignedStore(inner, KEY)
+    run = await owned(store, "one", stored=2)
+    inner.is_cut = True
+    with pytest.raises(StoreFailed):
+        await run.append(2, 4)
+    await store.release(run.lease, "failed")
+    assert ((await store.read("one")).head, (await store.read("one")).status) == (3, "failed")
+
+
+async def test_what_the_owner_before_has_stored_at_the_last_moment_is_sealed_too() -> None:
+    """Its lease had lapsed, and it went on until the run was claimed."""
+    inner = Late()
+    store = SignedStore(inner, KEY)
+    run = await owned(store, "one", stored=2)
+    inner.late = run.lease, [SignedStore(inner, KEY)._signer.sign_version(version) for version in run.versions[2:4]]
+    change_run(inner, "one", owner=None)
+    lease = await store.claim(await store.read("one"))
+    await store.release(lease, "waiting")
+    assert (await store.read("one")).head == 3
+    del kept_versions(inner, "one")[3:]
+    with pytest.raises(Forged):
+        await store.read("one")
 
 
 async def test_another_process_may_give_the_lease_back() -> None:
