@@ -488,6 +488,18 @@ async def test_a_tail_that_is_cut_off_while_the_run_is_owned_is_not_sealed() -> 
         await store.release(run.lease, "failed")
 
 
+async def test_a_run_whose_last_version_is_forged_cannot_be_claimed() -> None:
+    """Even one that came after the run was sealed: nobody goes on from it."""
+    inner = MemoryStore()
+    store = SignedStore(inner, KEY)
+    await owned(store, "one", stored=4)
+    change_run(inner, "one", owner=None)
+    rows = kept_versions(inner, "one")
+    rows[:] = rehashed([*rows[:3], rows[3]._replace(body=rows[2].body)])
+    with pytest.raises(Forged, match="version 'one@3'"):
+        await store.claim(await store.read("one"))
+
+
 class Late(MemoryStore):
     """A store that lost the line: what an append brought is stored with the next claim or release only."""
 
