@@ -50,6 +50,38 @@ async def main():
 asyncio.run(main())
 """
 
+# The same, but that it is frozen as a whole in the middle of what stores its second step: after the version was
+# appended in the step's transaction, and before that is committed.
+IN_TRANSACTION = """
+import asyncio, sys
+from flowneer_async import FlowBuilder, FlowneerError
+from flowneer_stores.postgres.transaction import PostgresTransaction
+from tests.support.counting import count
+from tests.support.places import store_at
+
+commit = PostgresTransaction.commit
+
+async def late(transaction):
+    print("working", flush=True)
+    sys.stdin.readline()
+    await commit(transaction)
+
+async def transacted(state, ctx):
+    async with ctx.transaction():
+        state["n"] += 1
+
+async def main(lease, *place):
+    PostgresTransaction.commit = late
+    flow = FlowBuilder("counting").start_with(count, name="1").then(transacted, name="2").then(count, name="3")
+    async with store_at(*place, lease=float(lease)) as store:
+        try:
+            print((await flow.with_versioned_checkpoint(store).run({"n": 0}, run_id="r")).version)
+        except FlowneerError as error:
+            print(type(error).__name__)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
 
 class Database(NamedTuple):
     """Where the runs of a test are, and a store on them in this process."""
@@ -172,6 +204,19 @@ async def test_a_process_that_wakes_up_does_not_disturb_the_next_owner(database:
             second.tell()
             assert second.hear() == "r@3"
     await held(database.store)
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_a_process_that_freezes_in_a_transaction_does_not_lock_its_run(database: Database) -> None:
+    """The server ends the transaction when the lease is over: nothing of it is stored, and another ends the run."""
+    with talking(IN_TRANSACTION, 0.3, *database.place) as owner:
+        assert owner.hear() == "working"
+        await until_free(database.store)
+        await counts(database.store, "r")
+        before = await held(database.store)
+        owner.tell()
+        assert owner.hear() == "Fenced"
+    assert await held(database.store) == before
 
 
 async def test_a_lease_that_lapsed_fences_nobody(database: Database) -> None:

@@ -10,7 +10,7 @@ import anyio
 import asyncpg
 import pytest
 
-from flowneer_async import BadTransaction, Fenced, FlowBuilder, StoreBusy, StoreError, StoreFailed, TransactionalStore
+from flowneer_async import BadTransaction, Fenced, FlowBuilder, StoreBusy, StoreFailed, TransactionalStore
 from flowneer_async.testing.chains import owned
 from flowneer_stores.postgres.transaction import PostgresTransaction
 from tests.support.books import Ctx, PostgresBooks, State, book, booking, failure_of, versions_of
@@ -238,7 +238,7 @@ async def test_an_owner_that_freezes_in_its_commit(books: PostgresBooks) -> None
         await book(frozen.connection, "frozen")
         await frozen.append(run.lease, run.versions[1:2])
         books.take_over("run")  # waits for the lock of the row
-        with pytest.raises(StoreError):
+        with pytest.raises(Fenced):
             await frozen.commit()
         assert (books.rows(), len(await store.versions("run"))) == ([], 1)
 

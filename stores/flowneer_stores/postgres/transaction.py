@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from flowneer_async.errors import StoreError, StoreFailed
+from flowneer_async.errors import StoreError, StoreFailed, VersionConflict
 from flowneer_async.shield import complete
 from flowneer_async.store import Lease, check_row
 from flowneer_async.versions import Version
@@ -128,6 +128,7 @@ class PostgresTransaction:
             await self._within.commit()
         except Exception as error:
             if not (is_lost(error) or self.connection.is_closed()) or not await self._was_committed():
+                await self._raise_fenced()
                 raise self._failure(error) from error
         finally:
             self._within = None
@@ -147,6 +148,13 @@ class PostgresTransaction:
             return bool(await connection.fetch(question, *zip(*rows, strict=True), timeout=timeout))
 
         return await self._of.reading.do("committing", ask)
+
+    async def _raise_fenced(self) -> None:
+        """Where the run is another's by now, that is what the owner has to know."""
+        if self._appended is not None:
+            lease, versions = self._appended
+            with suppress(VersionConflict):  # it is still ours
+                await self._of.refuse(lease, versions[0])
 
     async def _rollback(self) -> None:
         await self._end()
@@ -173,9 +181,8 @@ class PostgresTransaction:
         return self._connection
 
     async def _begin(self, connection: Connection, timeout: float) -> None:
-        within = connection.transaction()
-        await within.start()
-        self._within = within
+        self._within = connection.transaction()
+        await self._within.start()
         await connection.execute(f"SAVEPOINT {_POINT}", timeout=timeout)
 
     def _failure(self, error: Exception) -> StoreError:
