@@ -27,10 +27,13 @@ from flowneer_async import (
     FlowBuilder,
     FlowError,
     Hooks,
+    Lease,
     NoTransactions,
     RunFailed,
     StoreBusy,
     StoreFailed,
+    StoreFull,
+    Transaction,
     TransactionalStore,
     UnknownRun,
     Version,
@@ -53,6 +56,9 @@ from tests.support.interrupt import Stepped, a_turn_later, at_once, some_turns_l
 Flow = FlowBuilder[State]
 TOTAL = {"booked": lambda before, values: before + sum(value - before for value in values)}
 """What lanes have booked together."""
+
+LIMIT = 0.05  # seconds, of a real clock
+LONG_LIMIT = 0.5  # long enough for a transaction to begin
 
 Step = Callable[[State, Ctx], Awaitable[None]]
 
@@ -288,6 +294,38 @@ async def test_a_middleware_that_proceeds_again(books: Books, store: Transaction
     flow = new().add_hooks(Hooks(wrap_step=twice)).then(booking, name="a")
     assert (await flow.with_versioned_checkpoint(store).run({}, run_id="r")).state == {"booked": 1}
     assert books.rows() == ["a"]
+
+
+async def test_a_middleware_that_fails_once(books: Books, store: TransactionalStore) -> None:
+    """What the attempt has booked that it has failed behind is not there, and the retry may book."""
+    failures = [ValueError()]
+
+    async def fail_once(proceed: Callable[[], Awaitable[Any]], state: State, ctx: Ctx) -> Any:
+        await proceed()
+        if failures:
+            raise failures.pop()
+
+    flow = new().add_hooks(Hooks(wrap_step=fail_once)).then(booking, name="a", retries=1)
+    with anyio.fail_after(4):
+        assert (await flow.with_versioned_checkpoint(store).run({}, run_id="r")).state == {"booked": 1}
+    assert books.rows() == ["a"]
+
+
+async def test_a_hook_that_fails_behind_a_step_with_a_fallback(books: Books, store: TransactionalStore) -> None:
+    """The step is rolled back before anybody is told that it has failed, and before its fallback."""
+    told: list[list[str]] = []
+
+    async def fail_after(state: State, ctx: Ctx) -> None:
+        raise ValueError
+
+    async def tell(state: State, ctx: Ctx, error: BaseException) -> None:
+        await (await store.begin()).rollback()  # which waits in vain while another is open
+        told.append(books.rows())
+
+    flow = new().add_hooks(Hooks(after_step=fail_after, on_error=tell)).then(booking, name="a", fallback=booking)
+    with anyio.fail_after(4):
+        assert (await flow.with_versioned_checkpoint(store).run({}, run_id="r")).state == {"booked": 1}
+    assert (told, books.rows()) == ([[]], ["a/@fallback"])
 
 
 async def test_a_fallback_books_in_place_of_its_step(books: Books, store: TransactionalStore) -> None:
@@ -649,6 +687,68 @@ async def test_a_commit_that_fails_or_is_not_heard_of(
         assert result.state == {"booked": 6 if lanes else 2}
         assert sorted(await versions_of(store, run_id, list("abcd"))) == sorted(books.rows())
         books.clear()
+
+
+class Hanging(Wrapper):
+    """Hangs in the first append of a kept result, before or after it has stored."""
+
+    def __init__(self, store: TransactionalStore, stored: bool) -> None:
+        super().__init__(store)
+        self.stored, self.is_over = stored, False
+
+    async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
+        if self.is_over or not versions[-1].path.endswith("@once"):
+            await super().append(lease, versions)
+            return
+        self.is_over = True
+        if self.stored:
+            await super().append(lease, versions)
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_what_may_be_stored_is_found_out_first(stored: bool, books: Books, store: TransactionalStore) -> None:
+    """An append that was cut off by a time limit is stored before the transaction begins."""
+
+    async def step(state: State, ctx: Ctx) -> None:
+        with anyio.move_on_after(LIMIT):
+            await ctx.once("x", asyncio.sleep, 0)
+        await booking(state, ctx)
+
+    flow = new().then(step, name="a").then(booking, name="b")
+    await flow.with_versioned_checkpoint(Hanging(store, stored)).run({}, run_id="r")
+    assert [version.path for version in await store.versions("r")] == ["", "a/@once", "a", "b"]
+    assert books.rows() == ["a", "b"]
+
+
+class Full(Wrapper):
+    """The commit of a transaction fails, later than the time limit of its lane."""
+
+    async def begin(self) -> Transaction:
+        transaction = await super().begin()
+
+        async def commit() -> None:
+            end = perf_counter() + LONG_LIMIT
+            while perf_counter() < end:
+                await asyncio.sleep(0)
+            raise StoreFull("here")
+
+        transaction.commit = commit  # type: ignore[method-assign]
+        return transaction
+
+
+async def test_a_commit_that_fails_while_its_lane_is_cut_off(books: Books, store: TransactionalStore) -> None:
+    """The lane is given up, but the run cannot go on without its version: it ends with what the store has raised."""
+    flow = new().batch(
+        lambda _: [1, 2], booking, name="b", concurrency=2, timeout=LONG_LIMIT, max_failures=2, reducer=TOTAL
+    )
+    flow = flow.then(lambda state: None, name="end")
+    with pytest.raises(StoreFull):
+        await flow.with_versioned_checkpoint(Full(store)).run({}, run_id="r")
+    assert (books.rows(), await versions_of(store, "r")) == ([], [])
+    with anyio.fail_after(10):
+        await flow.with_versioned_checkpoint(store).run({}, run_id="r")
+    assert sorted(books.rows()) == sorted(await versions_of(store, "r", ["booking"]))
 
 
 async def test_a_fenced_owner_books_nothing(books: Books) -> None:
