@@ -479,7 +479,10 @@ class NotADatabase(StoreError):
     """The file at `path` is not a database that this store can read."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{path!r} is not a SQLite database, or is damaged: choose another file")
+        super().__init__(
+            f"{path!r} is not a SQLite database, or is damaged, or its disk fails: try again, restore a backup, or "
+            "choose another file"
+        )
         self.path = path
 
 
