@@ -54,7 +54,7 @@ from tests.support.entries import DictStore
 from tests.support.interrupt import Stepped, a_turn_later, at_once, some_turns_later
 
 Flow = FlowBuilder[State]
-TOTAL = {"booked": lambda before, values: before + sum(value - before for value in values)}
+TOTAL = {"booked": lambda before, values: sum(values) - (len(values) - 1) * (before or 0)}
 """What lanes have booked together."""
 
 LIMIT = 0.05  # seconds, of a real clock
