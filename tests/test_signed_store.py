@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from sqlite3 import connect
 from typing import Any
@@ -30,10 +31,12 @@ from flowneer_async import (
     Version,
     VersionStore,
 )
+from flowneer_async.moving import copy_run
 from flowneer_async.store import resolve
 from flowneer_async.testing import CrashingStore, StoreContract
 from flowneer_async.testing.chains import counting, new_run, owned
 from flowneer_async.testing.crashes import Crash, How
+from flowneer_async.verifying import verify
 from flowneer_async.versions import checked
 from flowneer_stores import EncryptedStore, MemoryStore, SignedStore, SqliteStore
 from tests.support.tampering import (
@@ -606,6 +609,27 @@ async def test_verify_names_each_forgery_and_goes_on() -> None:
     assert [damage.version or damage.run_id for damage in found.damages] == ["run-3", "run-1", "run-0@4", "run-0@5"]
     assert found.runs == 4
     assert (await inner.verify()).damages == ()
+
+
+async def test_a_run_is_copied_from_any_kind_of_store_to_any_other() -> None:
+    """So an old store comes to be signed or encrypted, and a key is changed; the last copy is as the first one was."""
+    inner = MemoryStore()
+    stored = await fill(inner)
+    stores: list[VersionStore] = [
+        inner,
+        SignedStore(MemoryStore(), KEY),
+        SignedStore(MemoryStore(), KEY[::-1]),
+        EncryptedStore(MemoryStore(), {"a": KEY}),
+        EncryptedStore(MemoryStore(), {"b": KEY[::-1]}),
+        SignedStore(EncryptedStore(MemoryStore(), {"b": KEY}), KEY),
+        MemoryStore(),
+    ]
+    for source, target in pairwise(stores):
+        await copy_run("one", source, target)
+        assert list(await target.versions("one")) == stored["one"]
+        assert list(await target.signals("one")) == list(await inner.signals("one"))
+        assert (await target.read("one")).status == "completed"
+        assert (await verify(target)).damages == ()
 
 
 FORGERIES = {
