@@ -88,14 +88,15 @@ async def after(left: dict[str, bytes], folder: Path) -> AsyncIterator[SqliteSto
 
 
 async def forgotten(work: Watched, ways: int, folder: Path) -> int:
-    """How many acknowledged requests are forgotten, in so many ways to lose power. Each time, some run goes on."""
+    """How many acknowledged requests are forgotten, in so many ways to lose power. After some of them a run goes on."""
     dice, total = thrown(), 0
     for place, left in losses(work.log, ways, dice):
         # What is in memory is lost, and nothing of its file may be believed.
         shared = {"runs.db-shm": dice.randbytes(32768)} if dice.random() < 0.2 else {}
         async with after(left | shared, folder) as store:
             total += await lost(store, work.promised, place)
-            await goes_on(store, dice.choice(sorted(work.promised)))
+            if dice.random() < 0.3:
+                await goes_on(store, dice.choice(sorted(work.promised)))
     return total
 
 
@@ -194,7 +195,7 @@ async def test_without_its_syncs_a_store_forgets(library: Path, tmp_path: Path) 
 
 
 async def test_nothing_acknowledged_is_lost(full: Watched, tmp_path: Path) -> None:
-    """In two hundred ways to lose power, each run has all that was acknowledged of it, and goes on."""
+    """In two hundred ways to lose power, each run has all that was acknowledged of it, and can go on."""
     assert await forgotten(full, 200, tmp_path / "left") == 0
 
 
@@ -223,7 +224,7 @@ async def test_a_sync_that_failed_is_not_trusted_again(library: Path, tmp_path: 
 @pytest.mark.torture
 async def test_no_sync_that_failed_is_trusted_again(library: Path, tmp_path: Path) -> None:
     """The same for every sync that the process makes."""
-    await after_failed_syncs(library, tmp_path, range(1, 70), 30)
+    await after_failed_syncs(library, tmp_path, range(1, 70), 15)
 
 
 async def after_failed_syncs(library: Path, place: Path, syncs: Sequence[int], ways: int) -> None:
