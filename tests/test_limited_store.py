@@ -144,18 +144,30 @@ class FailsOnce(MemoryStore):
 
 async def test_what_was_not_stored_does_not_count() -> None:
     """After an append that failed, the size is that of what is stored."""
-    versions = chain_of("run", [body_of(a="x" * 10), body_of(b="x" * 10), body_of(c="x" * 30), body_of(d="x" * 4)])
+    bodies = [body_of(a="x" * 10), body_of(b="x" * 10)]
+    refused, stored = (chain_of("run", [*bodies, body_of(**{key: "x" * 10})]) for key in ("c", "d"))
     store = LimitedStore(FailsOnce(), most=40)
-    lease = await store.create(new_run(), versions[:1])
+    lease = await store.create(new_run(), refused[:1])
     assert lease is not None
-    await store.append(lease, versions[1:2])
-    short = chain_of("run", [body_of(a="x" * 10), body_of(b="x" * 10), body_of(c="x" * 10)])
+    await store.append(lease, refused[1:2])
     with pytest.raises(StoreFailed):
-        await store.append(lease, short[2:])
+        await store.append(lease, refused[2:])
+    await store.append(lease, stored[2:])
+    assert list(await store.versions("run")) == stored
+
+
+async def test_what_others_have_stored_counts() -> None:
+    """Of a run that is taken, what is there is read, also where another one of its id was there before."""
+    inner = MemoryStore()
+    store = LimitedStore(inner, most=40)
+    assert await store.create(new_run(), chain_of("run", [body_of(a="x")])) is not None
+    await inner.release(Lease("run", (await inner.read("run")).epoch), "failed")
+    await inner.purge("run")
+    versions = chain_of("run", [body_of(a="x" * 30), body_of(b="x" * 10)])
+    await keep(inner, versions[:1])
+    lease = await store.claim(await store.read("run"))
     with pytest.raises(StateTooLarge):
-        await store.append(lease, versions[2:3])
-    await store.append(lease, short[2:])
-    assert list(await store.versions("run")) == short
+        await store.append(lease, versions[1:])
 
 
 @pytest.mark.parametrize("name", ["warn", "most", "versions"])

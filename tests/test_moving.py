@@ -315,10 +315,11 @@ async def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
             assert await held(inner) == await held(one)
 
 
-async def test_a_copy_that_is_cancelled_leaves_all_or_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "step"), [("memory", 1), ("sqlite", 7)])
+async def test_a_copy_that_is_cancelled_leaves_all_or_nothing(kind: str, step: int, tmp_path: Path) -> None:
     """After each turn of the loop at which it can be cancelled."""
     one, ends, turns = await source(), set[bool](), 0
-    async with SqliteStore(tmp_path / "runs.db") as other:
+    async with opened(kind, tmp_path) as other:
         while True:
             task = asyncio.create_task(copy_run("run", one, other))
             for _ in range(turns):
@@ -334,7 +335,7 @@ async def test_a_copy_that_is_cancelled_leaves_all_or_nothing(tmp_path: Path) ->
                 await other.purge("run")
             if done is None:
                 break
-            turns += 7
+            turns += step
     assert ends == {True, False}
 
 

@@ -105,6 +105,11 @@ DAMAGES = {
     "all missing": (f"DELETE FROM flowneer_versions WHERE {R}", None, "'r@0', which is missing"),
     "body": (f"UPDATE flowneer_versions SET body = x'00' WHERE {R} AND seq = 5", "r@5", "digest is not that of"),
     "digest": (f"UPDATE flowneer_versions SET digest = x'00' WHERE {R} AND seq = 5", "r@5", "digest is not that of"),
+    "digest with more behind it": (
+        f"UPDATE flowneer_versions SET digest = CAST(digest || zeroblob(16) AS BLOB) WHERE {R} AND seq = 5",
+        "r@5",
+        "digest is not that of",
+    ),
     "parent digest": (
         f"UPDATE flowneer_versions SET parent_digest = x'00' WHERE {R} AND seq = 0",
         "r@0",
