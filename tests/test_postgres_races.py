@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 
-from flowneer_async import Fenced, RunBusy, UnknownRun, VersionConflict
+from flowneer_async import Fenced, Lease, RunBusy, UnknownRun, VersionConflict
 from flowneer_async.testing.chains import Owned, counting, new_run, owned
 from flowneer_stores import PostgresStore
 from tests.support.places import lapse
 from tests.support.postgres import schema_of, server, store_at
 
-T = TypeVar("T")
+Write: TypeAlias = Callable[[PostgresStore, Owned], Coroutine[Any, Any, object]]
 
 
 @pytest.fixture
@@ -151,7 +151,6 @@ async def test_a_purge_leaves_nothing_that_came_while_it_waited(tmp_path: Path, 
 
 
 IDS = [f"run-{number}" for number in range(8)]
-MIDDLE = IDS[4]
 
 
 async def claim(store: PostgresStore, run: Owned) -> object:
@@ -178,9 +177,12 @@ async def purge(store: PostgresStore, run: Owned) -> object:
     return await store.purge(run.lease.run_id)
 
 
-@pytest.mark.parametrize("write", [claim, send, release, drop, append, purge])
+@pytest.mark.parametrize(
+    ("write", "other"),
+    [(claim, claim), (send, send), (release, release), (drop, drop), (append, append), (append, send), (purge, purge)],
+)
 async def test_two_stores_that_write_many_runs_at_once_never_wait_for_each_other(
-    tmp_path: Path, database: Any, write: Callable[[PostgresStore, Owned], Coroutine[Any, Any, object]]
+    tmp_path: Path, database: Any, write: Write, other: Write
 ) -> None:
     """Statements over many rows lock them in one order, whichever order they were asked in: there is no deadlock."""
     before = await deadlocks(database)
@@ -189,11 +191,13 @@ async def test_two_stores_that_write_many_runs_at_once_never_wait_for_each_other
         if write in (claim, purge):
             for run in runs:
                 await store.release(run.lease, "failed")
-        async with database.transaction():
-            await database.execute("SELECT FROM flowneer_runs WHERE run_id = $1 FOR UPDATE", MIDDLE)
-            writes = [asyncio.create_task(write(each, run)) for each, run in in_both_orders(store, second, runs)]
-            await until_blocked(database, 2)
-        done = await asyncio.gather(*writes, return_exceptions=True)
+        done = await both(
+            store,
+            second,
+            [write(store, run) for run in runs],
+            [other(second, run) for run in reversed(runs)],
+            "SELECT FROM {schema}.flowneer_runs WHERE run_id = ANY($1) FOR UPDATE",
+        )
     assert {type(each) for each in done if isinstance(each, BaseException)} <= {RunBusy, VersionConflict, UnknownRun}
     assert await deadlocks(database) == before
 
@@ -205,29 +209,56 @@ async def test_two_stores_that_create_the_same_runs_never_wait_for_each_other(
     """In opposite orders, with and without versions: each run has one owner."""
     before = await deadlocks(database)
     async with store_at(tmp_path) as store, store_at(tmp_path) as second:
-        await owned(store, "other")
-        transaction = database.transaction()
-        await transaction.start()
-        await database.execute(
-            "INSERT INTO flowneer_runs (run_id, flow, state_type, steps, status, epoch, ticket, lease_until, created, "
-            "updated, first, tags, seal) SELECT $1, flow, state_type, steps, status, epoch, ticket, lease_until, "
-            "created, updated, first, tags, seal FROM flowneer_runs",
-            MIDDLE,
-        )
+        await owned(store, "seed")
         runs = [(new_run(run_id), counting(run_id, length)) for run_id in IDS]
-        creates = [asyncio.create_task(each.create(*run)) for each, run in in_both_orders(store, second, runs)]
-        await until_blocked(database, 2)
-        await transaction.rollback()
-        leases = await asyncio.gather(*creates)
-        assert sorted(lease.run_id for lease in leases if lease is not None) == IDS
+        leases = await both(
+            store,
+            second,
+            [store.create(*run) for run in runs],
+            [second.create(*run) for run in reversed(runs)],
+            "INSERT INTO {schema}.flowneer_runs (run_id, flow, state_type, steps, status, epoch, ticket, lease_until, "
+            "created, updated, first, tags, seal) SELECT each, flow, state_type, steps, status, epoch, ticket, "
+            "lease_until, created, updated, first, tags, seal "
+            "FROM {schema}.flowneer_runs, unnest($1::text[]) AS each WHERE run_id = 'seed'",
+        )
+        assert sorted(lease.run_id for lease in leases if isinstance(lease, Lease)) == IDS
         for run_id in IDS:
             assert len(await store.versions(run_id)) == length
     assert await deadlocks(database) == before
 
 
-def in_both_orders(first: PostgresStore, second: PostgresStore, each: list[T]) -> list[tuple[PostgresStore, T]]:
-    """Each for the first store, and each the other way round for the second."""
-    return [*((first, one) for one in each), *((second, one) for one in reversed(each))]
+async def both(
+    store: PostgresStore,
+    second: PostgresStore,
+    writes: list[Coroutine[Any, Any, object]],
+    others: list[Coroutine[Any, Any, object]],
+    lock: str,
+) -> list[object]:
+    """Let both stores do their writes as one statement each, which meet in the middle.
+
+    What is asked for first is done alone. It is kept waiting until all else is there; that is kept waiting at the run
+    in the middle, until both statements have locked what comes before it.
+    """
+    lock = lock.replace("{schema}", store._database.schema)
+    rest, middle = [await asyncpg.connect(server().dsn) for _ in range(2)]
+    at_the_rest, in_the_middle = rest.transaction(), middle.transaction()
+    try:
+        await at_the_rest.start()
+        await rest.execute(lock, [run_id for run_id in IDS if run_id != IDS[4]])
+        await in_the_middle.start()
+        await middle.execute(lock, [IDS[4]])
+        tasks = [asyncio.ensure_future(each) for each in (*writes, *others)]
+        for each in (store, second):
+            assert each._opened is not None
+            while each._opened.writer._queued < len(IDS) - 1:
+                await asyncio.sleep(0)
+        await at_the_rest.rollback()
+        await until_blocked(middle, 2)
+        await in_the_middle.rollback()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await rest.close()
+        await middle.close()
 
 
 async def deadlocks(database: Any) -> int:

@@ -81,7 +81,7 @@ async def lines_to_the_server() -> AsyncGenerator[Lines, None]:
         if lines.closed:
             writer.transport.abort()
             return
-        far_reader, far_writer = await _connect()
+        far_reader, far_writer = await connect()
         line = Line(lines, (writer, far_writer))
         lines.lines.add(line)
         both = [
@@ -95,12 +95,13 @@ async def lines_to_the_server() -> AsyncGenerator[Lines, None]:
             line.drop()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async with _listening(serve) as port:
+    async with listening(serve) as port:
         lines = Lines(f"postgresql://{parts.username or 'postgres'}@127.0.0.1:{port}{parts.path}?sslmode=disable")
         yield lines
 
 
-async def _connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the server of the tests, of which it knows nothing yet."""
     parts = urlsplit(server().dsn)
     folder = parse_qs(parts.query).get("host")
     if folder is not None:
@@ -109,7 +110,7 @@ async def _connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 
 
 @asynccontextmanager
-async def _listening(serve: Callable[..., object]) -> AsyncGenerator[int, None]:
+async def listening(serve: Callable[..., object]) -> AsyncGenerator[int, None]:
     """A port at which all are served by tasks that end with this."""
     tasks = set[asyncio.Task[object]]()
 
