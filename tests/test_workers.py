@@ -1,4 +1,4 @@
-"""Several processes at work on the runs of one store, killed and frozen at random."""
+"""Several processes at work on the runs of one store, killed and frozen at random; their server crashes, too."""
 
 import os
 import random
@@ -16,6 +16,7 @@ import pytest
 
 from flowneer_async import VersionStore
 from flowneer_stores import MemoryStore
+from tests.support import postgres
 from tests.support.chains import stored_versions
 from tests.support.children import ENVIRONMENT
 from tests.support.places import KINDS, place_of, store_at
@@ -25,26 +26,26 @@ from tests.support.worker_child import LEASE, LINES, Nothing, durability_of, job
 LONGEST = 60.0  # seconds, after which something is wrong
 ENOUGH = 6 * LEASE  # seconds for another to take over, were there not a lock of the file that a frozen process may have
 
-Disturbance = Literal["kill", "freeze", "freeze and kill"]
+Disturbance = Literal["kill", "freeze", "freeze and kill", "restart"]
 DISTURBANCES: tuple[Disturbance, ...] = ("kill", "freeze", "freeze and kill")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_workers_that_are_killed_and_frozen_lose_nothing(kind: str, tmp_path: Path) -> None:
     """No version that was acknowledged is lost or doubled, no owner writes after the next one, and every run ends."""
-    await disturb(kind, tmp_path, 2 * DISTURBANCES)
+    await disturb(kind, tmp_path, times=2)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("kind", KINDS)
 async def test_workers_that_are_killed_and_frozen_two_hundred_times_lose_nothing(kind: str, tmp_path: Path) -> None:
     """The same for two hundred rounds; among the processes that woke up were some that found themselves fenced."""
-    notes = await disturb(kind, tmp_path, 67 * DISTURBANCES)
+    notes = await disturb(kind, tmp_path, times=67)
     assert sum(note.kind == "fenced" for note in notes) > 10
 
 
-async def disturb(kind: str, folder: Path, rounds: Sequence[Disturbance]) -> list[Note]:
-    """Let two workers work, disturb one of them in each round, and look at what is left."""
+async def disturb(kind: str, folder: Path, times: int) -> list[Note]:
+    """Let two workers work, disturb one of them in each way so often, and look at what is left."""
     seed = int(os.environ.get("KILL_SEED") or random.randrange(2**32))
     print(f"KILL_SEED={seed}")  # shown where the test fails
     moments = random.Random(seed)
@@ -53,6 +54,7 @@ async def disturb(kind: str, folder: Path, rounds: Sequence[Disturbance]) -> lis
         pass  # so that there is one
     with ExitStack() as stack:
         supervisor = Supervisor(folder, place, moments, stack)
+        rounds = disturbances(kind, times)
         for disturbance in moments.sample(rounds, len(rounds)):
             supervisor.disturb(disturbance)
         supervisor.finish()
@@ -60,6 +62,13 @@ async def disturb(kind: str, folder: Path, rounds: Sequence[Disturbance]) -> lis
     async with store_at(*place) as store:
         await check(store, kind, notes)
     return notes
+
+
+def disturbances(kind: str, times: int) -> Sequence[Disturbance]:
+    """Each so often; now and then the server, where it is ours to restart."""
+    restarts: Sequence[Disturbance] = ("restart",) * (times // 2)
+    is_ours = kind == "postgres" and isinstance(postgres.server(), postgres.Own)
+    return (*(times * DISTURBANCES), *(restarts if is_ours else ()))
 
 
 async def check(store: VersionStore, kind: str, notes: list[Note]) -> None:
@@ -93,19 +102,21 @@ class Supervisor:
         self._workers = [self._started(), self._started()]
 
     def disturb(self, disturbance: Disturbance) -> None:
-        """Wait for a random moment of a worker, and kill it, or freeze it until another has taken something over."""
-        number = self._moments.randrange(2)
-        worker = self._workers[number]
-        self._wait_for_notes(self._moments.randint(0, 30), None if disturbance == "kill" else worker.pid)
-        if disturbance != "kill":
-            worker.send_signal(signal.SIGSTOP)
-            self._wait_for_another(worker.pid)
-        if disturbance == "freeze":
-            worker.send_signal(signal.SIGCONT)
-        else:
-            worker.kill()
-            worker.wait()
-            self._workers[number] = self._started()
+        """Wait for a random moment, and kill a worker, or freeze it until another has taken something over."""
+        number, more = self._moments.randrange(2), self._moments.randint(0, 30)
+        match disturbance:
+            case "restart":
+                self._wait_for_notes(more)
+                postgres.server().restart()
+            case "kill":
+                self._wait_for_notes(more)
+                self._kill(number)
+            case "freeze":
+                self._freeze(number, more)
+                self._workers[number].send_signal(signal.SIGCONT)
+            case "freeze and kill":
+                self._freeze(number, more)
+                self._kill(number)
 
     def finish(self) -> None:
         """No more runs are begun; those that were are done by whoever is alive."""
@@ -123,7 +134,18 @@ class Supervisor:
         self._stack.callback(worker.kill)
         return worker
 
-    def _wait_for_notes(self, more: int, pid: int | None) -> None:
+    def _kill(self, number: int) -> None:
+        self._workers[number].kill()
+        self._workers[number].wait()
+        self._workers[number] = self._started()
+
+    def _freeze(self, number: int, more: int) -> None:
+        pid = self._workers[number].pid
+        self._wait_for_notes(more, pid)
+        self._workers[number].send_signal(signal.SIGSTOP)
+        self._wait_for_another(pid)
+
+    def _wait_for_notes(self, more: int, pid: int | None = None) -> None:
         """Until the worker of this id, or any, has noted so many more; and works on something."""
 
         def noted() -> int:
