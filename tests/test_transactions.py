@@ -30,6 +30,7 @@ from flowneer_async import (
     Lease,
     NoTransactions,
     RunFailed,
+    RunFilter,
     StoreBusy,
     StoreFailed,
     StoreFull,
@@ -42,7 +43,7 @@ from flowneer_async import (
 )
 from flowneer_async.behind import Behind
 from flowneer_async.store import resolve
-from flowneer_async.testing import Crash, CrashingStore
+from flowneer_async.testing import Crash, CrashingStore, crash_points
 from flowneer_async.testing.cancelling import by_scope, by_task
 from flowneer_async.testing.chains import counting
 from flowneer_stores import EncryptedStore, MemoryStore, SignedStore
@@ -689,6 +690,28 @@ async def test_a_commit_that_fails_or_is_not_heard_of(
         books.clear()
 
 
+@every_durability
+async def test_a_crash_at_any_commit(durability: Any, books: Books, store: TransactionalStore) -> None:
+    """Runs of loops, lanes, items and an undone step that die at each commit: all that is booked has its version."""
+    inner = fragment().then(booking, name="b").then(booking, name="c", retries=1)
+    flow = (
+        new()
+        .loop(lambda _, ctx: ctx.index < 2, fragment().then(booking, name="a"), name="loop")
+        .parallel([inner, inner], name="p", reducer=TOTAL)
+        .batch(lambda _: range(3), booking, name="items", concurrency=2, reducer=TOTAL)
+        .then(fragment().then(booking, name="d", compensate=booking).then(fail).on_error(booking), name="rescued")
+    )
+    stored = flow.with_versioned_checkpoint(store)
+    assert await crash_points(stored, {}, durability=durability, most=8, again=4, seed=7) == 8
+    found = [
+        version.path
+        for run in (await store.find(RunFilter(), 100)).runs
+        for version in await store.versions(run.run_id)
+        if version.path.rpartition("/")[2] in ("a", "b", "c", "d", "booking") or version.path.endswith("d/@undo")
+    ]
+    assert sorted(found) == sorted(books.rows())
+
+
 class Hanging(Wrapper):
     """Hangs in the first append of a kept result, before or after it has stored."""
 
@@ -778,28 +801,46 @@ def lanes_and_steps() -> Flow:
 STEPS = ["a", "b", "c"]
 
 
+INTERRUPTS = [at_once, a_turn_later, some_turns_later]
+
+
 @every_durability
-@pytest.mark.parametrize("interrupt", [at_once, a_turn_later, some_turns_later])
+async def test_a_run_that_is_cancelled(durability: Any, books: Books, store: TransactionalStore) -> None:
+    """What is booked is what has a version, whenever it is cancelled; and the run goes on from there."""
+    flow = lanes_and_steps().with_versioned_checkpoint(store, durability=durability)
+    for number, interrupt in enumerate(INTERRUPTS):
+        await cancelled_everywhere(books, store, flow, interrupt, range(4 * number, 10**6, 12))
+
+
+@pytest.mark.torture
+@every_durability
+@pytest.mark.parametrize("interrupt", INTERRUPTS)
 async def test_a_run_that_is_cancelled_anywhere(
     interrupt: Callable[..., None], durability: Any, books: Books, store: TransactionalStore
 ) -> None:
-    """What is booked is what has a version, whenever it is cancelled; and the run goes on from there."""
+    """The same at each await."""
     flow = lanes_and_steps().with_versioned_checkpoint(store, durability=durability)
-    point = 0
-    while True:
-        run_id = f"r{point}"
+    await cancelled_everywhere(books, store, flow, interrupt, range(10**6))
+
+
+async def cancelled_everywhere(
+    books: Books, store: TransactionalStore, flow: Flow, interrupt: Callable[..., None], points: range
+) -> None:
+    """Cancel runs at these of their points, until one does not come to the next one; all go on to the end."""
+    for point in points:
+        run_id = f"{interrupt.__name__}-{point}"
         task = asyncio.ensure_future(_cancelled_at(point, flow, run_id, interrupt))
         await asyncio.wait({task})
-        found = await versions_of(store, run_id, STEPS) if not task.cancelled() or await exists(store, run_id) else []
+        found = await versions_of(store, run_id, STEPS) if await exists(store, run_id) else []
         assert sorted(found) == sorted(books.rows())
-        if not task.cancelled():
-            break
         with anyio.fail_after(10):
             await flow.run({}, run_id=run_id)
         assert sorted(await versions_of(store, run_id, STEPS)) == sorted(books.rows()) == ["a", "c", "p[0]/b", "p[1]/b"]
         books.clear()
-        point += 1
-    assert point > 10
+        if not task.cancelled():
+            task.result()
+            assert point > 10
+            return
 
 
 async def _cancelled_at(point: int, flow: Flow, run_id: str, interrupt: Callable[..., None]) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any, TypedDict
 
+import aiosqlite
+
 from flowneer_async import Context, FlowBuilder, Hooks, StepDone, VersionedCheckpointEntry, fragment
 from flowneer_stores import MemoryStore
 
@@ -36,6 +38,14 @@ async def misuses_deps(state: Report, ctx: Context[Client]) -> None:
     await ctx.deps.get(1)  # error
     await ctx.deps.post("x")  # error
     ctx.run_id = "mine"  # error
+
+
+async def misuses_connections(state: Report, ctx: Context[Client]) -> None:
+    async with ctx.transaction(aiosqlite.Connection) as connection:
+        await connection.execute("SELECT 1")
+        await connection.do("SELECT 1")  # error
+    async with ctx.transaction() as untyped:
+        await untyped.execute("SELECT 1")  # error
 
 
 async def unknown_deps(state: Report, ctx: Context) -> None:
