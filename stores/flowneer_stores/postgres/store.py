@@ -181,7 +181,7 @@ class PostgresStore(Methods):
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         fits, parameters = await self._conditions(runs, None if after is None else row_of(after), given=1)
         rows = await self._fetch(queries.FIND.replace("{conditions}", fits), limit + 1, *parameters)
-        found = tuple(as_run(columns, self._place) for _, *columns in rows[:limit])
+        found = tuple(as_run(columns, str(row)) for row, *columns in rows[:limit])
         return Page(found, str(rows[limit - 1][0]) if len(rows) > limit else None)
 
     async def count(self, runs: RunFilter) -> Mapping[Status, int]:
@@ -345,7 +345,7 @@ class PostgresStore(Methods):
         if not rows:
             raise UnknownRun(run_id)
         row, last, *columns = rows[0]
-        run = as_run(columns, self._place)
+        run = as_run(columns)
         if run.head < last:
             raise BrokenChain(version_id(run_id, last), version_id(run_id, run.head + 1))
         return row, run
