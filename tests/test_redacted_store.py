@@ -9,7 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowneer_async import BadOption, BrokenChain, CorruptVersion, FlowBuilder, ReadOnly, Run
+from flowneer_async import (
+    BadOption,
+    BrokenChain,
+    CorruptVersion,
+    FlowBuilder,
+    ReadOnly,
+    Run,
+    export_run,
+    import_run,
+    verify,
+)
 from flowneer_async.encoding import JSON
 from flowneer_async.store import resolve
 from flowneer_async.testing.chains import body_of, chain_of
@@ -186,6 +196,23 @@ async def test_damage_is_not_made_whole() -> None:
             await reading
     with pytest.raises(BrokenChain):
         await RedactedStore(holed, []).versions("run")
+
+
+@pytest.mark.parametrize("kept", [1000, 150, 1])
+async def test_what_is_shown_is_verified_and_exported(kept: int) -> None:
+    """As any store, however it is read; and nothing that is hidden is in the export."""
+    plain, other = MemoryStore(), MemoryStore()
+    await keep(
+        plain, chain_of("run", [body_of(n=number, s=f"<{number}>") for number in range(1000)], range(0, 1000, 7))
+    )
+    await plain.drop("run", kept)
+    store = RedactedStore(plain, ["s"])
+    assert (await verify(store)).damages == ()
+    lines = [line async for line in export_run(store, "run")]
+    assert not re.search(b"<[0-9]", b"".join(lines))
+    await import_run(other, lines)
+    assert list(await other.versions("run")) == list(await store.versions("run"))
+    assert (await other.resolve("run@999")).state == {"n": 999, "s": HIDDEN}
 
 
 async def test_a_run_cannot_be_run_through_it() -> None:
