@@ -139,6 +139,13 @@ async def test_the_settings_of_one_step_are_not_those_of_the_next(
     assert len(set(seen)) == 1
 
 
+async def test_behind_a_pgbouncer(books: PostgresBooks) -> None:
+    """Nothing of a session is relied on there."""
+    async with books.store(pgbouncer=True) as store:
+        await Flow("flow").then(booking, name="a").with_versioned_checkpoint(store).run({}, run_id="r")
+        assert (books.rows(), await versions_of(store, "r")) == (["a"], ["a"])
+
+
 async def test_so_many_at_a_time(books: PostgresBooks) -> None:
     """Of a store with one connection for them, the second waits, and is told that the store is busy."""
     async with books.store(transactions=1, timeout=0.3) as store:

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from flowneer_async import (
     BadOption,
     BadTransaction,
+    Chunk,
     Context,
     Fenced,
     FlowBuilder,
@@ -31,6 +32,7 @@ from flowneer_async import (
     NoTransactions,
     RunFailed,
     RunFilter,
+    StepDone,
     StoreBusy,
     StoreFailed,
     StoreFull,
@@ -252,6 +254,39 @@ async def test_a_step_that_fails_has_booked_nothing(
     mended = after_one(booking).with_versioned_checkpoint(store, durability=durability)
     await mended.run({}, run_id="r")
     assert books.rows() == ["before", "a"]
+
+
+async def test_a_step_that_yields_in_its_block(books: Books, store: TransactionalStore) -> None:
+    """Who streams the run sees what it yields; the rows come with the version."""
+
+    async def speak(state: State, ctx: Ctx) -> AsyncIterator[str]:
+        async with ctx.transaction() as connection:
+            yield "begun"
+            await book(connection, ctx.step)
+        yield "booked"
+
+    seen: list[object] = []
+    async with new().then(speak, name="a").with_versioned_checkpoint(store).stream({}, run_id="r") as events:
+        async for event in events:
+            if isinstance(event, Chunk):
+                seen += [event.value, *books.rows()]
+            elif isinstance(event, StepDone):
+                seen += [event.version, *books.rows()]
+    assert seen == ["begun", "booked", "r@1", "a"]
+
+
+async def test_a_step_that_may_not_be_done_twice(books: Books, store: TransactionalStore) -> None:
+    """Its mark is stored before the transaction, and what its verify says stands."""
+
+    async def was_booked(state: State) -> bool:
+        return bool(books.rows())
+
+    step = partial(new().then, name="a", delivery="at_most_once", verify=was_booked)
+    with pytest.raises(Crash):
+        await step(then(die)).with_versioned_checkpoint(store).run({}, run_id="r")
+    await step(booking).with_versioned_checkpoint(store).run({}, run_id="r")
+    assert books.rows() == ["a"]
+    assert [version.path for version in await store.versions("r")] == ["", "a/@begun", "a/@begun", "a"]
 
 
 async def test_a_step_that_asks_has_booked_nothing(books: Books, store: TransactionalStore) -> None:
