@@ -10,7 +10,7 @@ from flowneer_stores.wrapper import Wrapper
 
 
 class ReadOnlyStore(Wrapper):
-    """What `store` holds, to be read: whatever would write raises ReadOnly, and reaches it never."""
+    """What `store` holds, to be read: whatever would write raises ReadOnly."""
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> NoReturn:
         raise ReadOnly("create a run")
