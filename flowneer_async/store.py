@@ -3,7 +3,7 @@
 `VersionedCheckpointStore` is any object with `save` and `resolve`, sync or async: enough to keep the versions of runs
 and to resume from one of them. `VersionStore` is the full kind: it also knows runs, gives the right to write to one of
 them (its lease), refuses whoever has lost it, keeps the signals that are sent to them, finds runs, and drops what is
-no longer wanted.
+no longer wanted. A `TransactionalStore` can also commit what a step does in the same database.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
