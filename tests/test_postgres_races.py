@@ -179,7 +179,7 @@ async def purge(store: PostgresStore, run: Owned) -> object:
 
 @pytest.mark.parametrize(
     ("write", "other"),
-    [(claim, claim), (send, send), (release, release), (drop, drop), (append, append), (append, send), (purge, purge)],
+    [(claim, claim), (send, send), (release, release), (drop, drop), (append, append), (send, append), (purge, purge)],
 )
 async def test_two_stores_that_write_many_runs_at_once_never_wait_for_each_other(
     tmp_path: Path, database: Any, write: Write, other: Write

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple, Protocol, TypeAlias
 
-from flowneer_async.errors import StoreBusy, StoreClosed, StoreFailed
+from flowneer_async.errors import StoreBusy, StoreClosed, StoreError, StoreFailed
 from flowneer_async.shield import complete
 
 Cell: TypeAlias = str | int | bytes | None
@@ -102,6 +102,8 @@ class Writer:
         self._writing += 1
         try:
             return await self._desk.execute(statement, rows)
+        except StoreError:
+            raise
         except Exception as error:
             raise self._desk.failure(error) from error
         finally:
