@@ -128,7 +128,7 @@ class News:
         try:
             connection.add_termination_listener(lambda _: closed.set())
             await connection.add_listener(self._channel, self._hear)
-            for run_id in self._watched:  # what was told meanwhile was not heard
+            for run_id in self._watched if self._tried.is_set() else ():  # what was told meanwhile was not heard
                 self._wake(run_id)
             self._tried.set()
             await closed.wait()
