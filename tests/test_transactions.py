@@ -416,14 +416,18 @@ async def open_another(state: State, ctx: Ctx) -> None:
         pass
 
 
+async def never() -> None:
+    raise AssertionError
+
+
 async def remember(state: State, ctx: Ctx) -> None:
-    await ctx.once("x", asyncio.sleep, 0)
+    await ctx.once("x", never)
 
 
 async def remember_inside(state: State, ctx: Ctx) -> None:
     async with ctx.transaction() as connection:
         await book(connection, ctx.step)
-        await ctx.once("x", asyncio.sleep, 0)
+        await ctx.once("x", never)
 
 
 async def leave_open(state: State, ctx: Ctx) -> None:
