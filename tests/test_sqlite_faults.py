@@ -47,7 +47,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 async def leave_room(store: SqliteStore, pages: int) -> None:
     """As if the disk had so many pages left."""
-    writer = store._opened_or_raise().db
+    writer = store._open.db
     ((count,),) = await writer.execute_fetchall("PRAGMA page_count")
     await writer.execute_fetchall(f"PRAGMA max_page_count = {count + pages}")
 

@@ -107,7 +107,7 @@ async def test_the_file_and_those_beside_it_are_for_their_owner_alone(path: Path
 async def test_a_commit_survives_a_power_cut(path: Path) -> None:
     """The journal is a WAL, and every commit is synced to it."""
     async with SqliteStore(path) as store:
-        writer = store._opened_or_raise().db
+        writer = store._open.db
         assert list(await writer.execute_fetchall("PRAGMA journal_mode")) == [("wal",)]
         assert list(await writer.execute_fetchall("PRAGMA synchronous")) == [(2,)]
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]

@@ -20,7 +20,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 async def traced(store: SqliteStore) -> set[str]:
     """The statements that write, from here on: each is a transaction of its own."""
     statements: set[str] = set()
-    db = store._opened_or_raise().db
+    db = store._open.db
     # A set, for what a trigger does is reported as its whole statement once more.
     await db.set_trace_callback(lambda sql: "FROM (VALUES" in sql and statements.add(sql))
     return statements

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import orjson
 
@@ -10,6 +10,9 @@ from flowneer_async.errors import CorruptRun
 from flowneer_async.store import Lease
 from flowneer_async.versions import Run, Version
 from flowneer_stores.writer import Cell
+
+Row: TypeAlias = Sequence[Any]
+"""What a question to the tables gives, each time."""
 
 
 def as_row(run: Run, owner: str, lease_until: int) -> tuple[Cell, ...]:

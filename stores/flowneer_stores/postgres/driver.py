@@ -5,13 +5,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias, cast
 
 from flowneer_async.errors import ExtraMissing
+from flowneer_stores.rows import Row
 
 try:
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 except ModuleNotFoundError:
     raise ExtraMissing("PostgresStore", "postgres") from None
 
-Row: TypeAlias = Sequence[Any]
 Heard: TypeAlias = Callable[["Connection", int, str, str], None]
 """What is called with each notice: the connection, the process that sent it, its channel and its payload."""
 

@@ -1,6 +1,5 @@
 """What a PostgreSQL store consists of while it is open, and how that is closed."""
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -19,16 +18,21 @@ class Opened:
     reading: Lines
     news: News
     transactions: Transactions
-    heartbeat: "asyncio.Task[None]"
+
+    def changed(self, run_id: str) -> None:
+        """Tell whoever watches a run."""
+        self.news.change(run_id)
+
+    async def end_transactions(self) -> None:
+        """End what steps have left open: it keeps rows locked."""
+        await self.transactions.close()
 
     async def close(self) -> None:
         """Close all of it, each part whatever becomes of the one before."""
-        self.heartbeat.cancel()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.writing.close)
             stack.push_async_callback(self.reading.close)
             stack.push_async_callback(self.news.close)
-            stack.push_async_callback(self.transactions.close)
             await self.writer.close()
 
     def stop(self) -> None:

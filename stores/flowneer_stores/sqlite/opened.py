@@ -1,6 +1,5 @@
 """What a SQLite store consists of while it is open, and how that is closed."""
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -18,11 +17,16 @@ class Opened:
     writer: Writer
     reader: aiosqlite.Connection
     transactions: Transactions
-    heartbeat: "asyncio.Task[None]"
+
+    def changed(self, run_id: str) -> None:
+        """Whoever watches a run looks for himself."""
+
+    async def end_transactions(self) -> None:
+        """End what steps have left open: it keeps the file locked."""
+        await self.transactions.close()
 
     async def close(self) -> None:
         """Close all of it, each part whatever becomes of the one before."""
-        self.heartbeat.cancel()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.db.close)
             stack.push_async_callback(self.reader.close)

@@ -1,4 +1,4 @@
-SELECT last, run_id, flow, state_type, steps, status, error,
+SELECT id, last, run_id, flow, state_type, steps, status, error,
        COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1),
        epoch, owner, created, updated, first, fork_of, tags, seal
 FROM flowneer_runs AS runs
