@@ -33,7 +33,8 @@ class News:
         self._channel, self._teller, self._line, self._listen, self._timeout = channel, teller, line, listen, timeout
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._changed: set[str] = set()
-        self._telling: asyncio.Task[None] | None = None
+        self._to_tell = asyncio.Event()
+        self._telling = asyncio.create_task(self._tell())
         self._listening: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
 
@@ -41,8 +42,7 @@ class News:
         """A run has been changed by this store."""
         self._wake(run_id)
         self._changed.add(run_id)
-        if self._telling is None:
-            self._telling = asyncio.create_task(self._tell())
+        self._to_tell.set()
 
     @asynccontextmanager
     async def watch(self, run_id: str) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
@@ -86,12 +86,11 @@ class News:
             event.set()
 
     async def _tell(self) -> None:
-        try:
-            while self._changed:
-                await asyncio.sleep(_TOGETHER)
-                await self._tell_all()
-        finally:
-            self._telling = None
+        while True:
+            await self._to_tell.wait()
+            await asyncio.sleep(_TOGETHER)
+            self._to_tell.clear()
+            await self._tell_all()
 
     async def _tell_all(self) -> None:
         runs, self._changed = self._changed, set()
