@@ -66,9 +66,11 @@ def watched(library: Path, place: Path, *settings: str) -> Watched:
     return Watched(place / "runs", log, len(killed), promises(log))
 
 
-def losses(log: Sequence[Record], ways: int, dice: random.Random) -> Iterator[tuple[int, dict[str, bytes]]]:
+def losses(
+    log: Sequence[Record], ways: int, dice: random.Random, *, ordered: bool = False
+) -> Iterator[tuple[int, dict[str, bytes]]]:
     """So many ways to lose power: after how many lines of the log, and the files that are left then."""
-    disk, done = Disk(), 0
+    disk, done = Disk(ordered=ordered), 0
     for place in sorted(dice.choices(range(1, len(log) + 1), k=ways)):
         for record in log[done:place]:
             disk.do(record)
@@ -217,14 +219,14 @@ async def test_nothing_acknowledged_is_lost_in_twenty_thousand_ways(
 
 
 async def test_a_sync_that_failed_is_not_trusted_again(library: Path, tmp_path: Path) -> None:
-    """Where a sync failed, and the writes before it may be lost though later syncs succeed, nothing is lost either."""
+    """A sync fails, so that writes before it may be lost though a later one succeeds: nothing is lost either."""
     await after_failed_syncs(library, tmp_path, (5, 31), 10)
 
 
 @pytest.mark.torture
 async def test_no_sync_that_failed_is_trusted_again(library: Path, tmp_path: Path) -> None:
     """The same for every sync that the process makes."""
-    await after_failed_syncs(library, tmp_path, range(1, 70), 15)
+    await after_failed_syncs(library, tmp_path, range(1, 1000), 15)
 
 
 async def after_failed_syncs(library: Path, place: Path, syncs: Sequence[int], ways: int) -> None:
@@ -232,8 +234,11 @@ async def after_failed_syncs(library: Path, place: Path, syncs: Sequence[int], w
     for sync in syncs:
         (place / str(sync) / "runs").mkdir(parents=True)
         log = live(library, place / str(sync), 3, SMALL, sync=sync)
-        assert sum(record.kind == b"F" for record in log) == 1
-        for at, left in losses(log, ways, dice):
+        if not any(record.kind == b"F" for record in log):
+            assert sync > 50
+            return  # there are no more than these
+        # SQLite passes over a sync of the folder that fails: then it hangs on what the file system does by itself.
+        for at, left in losses(log, ways, dice, ordered=True):
             async with after(left, place / "left") as store:
                 kept = {version for run_id in "abcd" for version in await stored_versions(store, run_id)}
                 assert acknowledged(log[:at]) <= kept

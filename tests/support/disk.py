@@ -7,7 +7,8 @@ What was synced is there. Of what was done to a file since, any part may be ther
 - A file may have grown without what was written to it; there are zeros then, or whatever the disk held before.
 - A file was cut, or was not.
 - What was done to a name (a file created, or removed) is there up to some point, for each name by itself. Only a sync
-  of the folder makes it sure. File systems of today keep more order than that, and sync a new file's name with it.
+  of the folder makes it sure. File systems with one journal for all names (ext4, XFS) promise more: a sync of any file
+  makes sure what was done to names before. `ordered` is a disk of that kind.
 - Where a sync failed, a later one that succeeds says nothing of what was written before: Linux forgets that it has yet
   to be written.
 
@@ -117,7 +118,8 @@ def _tear(place: int, data: bytes, content: bytearray, dice: random.Random) -> N
 class Disk:
     """The files of a folder, as a process sees them and as a loss of power may leave them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ordered: bool = False) -> None:
+        self._ordered = ordered
         self._names: dict[str, _File] = {}
         self._synced: dict[str, _File] = {}
         self._renamed: dict[str, list[_File | None]] = {}
@@ -157,10 +159,11 @@ class Disk:
             self._names[name] = file
 
     def _change(self, file: _File | None, record: Record) -> None:
+        if record.kind == b"S" and (file is None or self._ordered):
+            self._synced, self._renamed = dict(self._names), {}
         if file is None:
-            if record.kind == b"S":
-                self._synced, self._renamed = dict(self._names), {}
-        elif record.kind == b"S":
+            return
+        if record.kind == b"S":
             file.sync()
         elif record.kind == b"F":
             file.doubt()
