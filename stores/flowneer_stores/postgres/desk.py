@@ -5,14 +5,15 @@ the ticket it bears, or by what it has stored.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from flowneer_async.shield import complete
 from flowneer_stores.postgres import queries
 from flowneer_stores.postgres.driver import Connection
 from flowneer_stores.postgres.lines import Lines, Work
+from flowneer_stores.rows import Row
 from flowneer_stores.writer import Cell, Returned
 
 
@@ -80,7 +81,7 @@ class PostgresDesk:
         async def work(connection: Connection, timeout: float) -> Returned:
             nonlocal doubted
             try:
-                returned = await self._ask(connection, statement, rows, timeout)
+                returned = _returned(await self._ask(connection, statement, rows, timeout))
             except asyncio.CancelledError:
                 await complete(_settled(connection, timeout))
                 raise
@@ -92,15 +93,12 @@ class PostgresDesk:
 
         return work
 
-    async def _ask(
+    def _ask(
         self, connection: Connection, statement: str, rows: Sequence[tuple[Cell, ...]], timeout: float
-    ) -> Returned:
+    ) -> Coroutine[Any, Any, Sequence[Row]]:
         if statement is queries.APPEND and len(rows) == 1:
-            found = await connection.fetch(self._texts[queries.APPEND_ONE], *rows[0], timeout=timeout)
-        else:
-            columns = zip(*rows, strict=True)
-            found = await connection.fetch(self._texts[statement], *columns, timeout=timeout)
-        return dict(cast(Sequence[tuple[str, int]], found))
+            return connection.fetch(self._texts[queries.APPEND_ONE], *rows[0], timeout=timeout)
+        return connection.fetch(self._texts[statement], *zip(*rows, strict=True), timeout=timeout)
 
     async def _proven(
         self, connection: Connection, statement: str, rows: Sequence[tuple[Cell, ...]], timeout: float
@@ -110,7 +108,11 @@ class PostgresDesk:
         if proof is None:
             return {}
         cells = [tuple(row[number] for number in proof.columns) for row in rows]
-        return await self._ask(connection, proof.question, cells, timeout)
+        return _returned(await self._ask(connection, proof.question, cells, timeout))
+
+
+def _returned(rows: Sequence[Row]) -> Returned:
+    return dict(cast(Sequence[tuple[str, int]], rows))
 
 
 async def _settled(connection: Connection, timeout: float) -> None:

@@ -40,8 +40,12 @@ class Line:
         end = time.monotonic() + self._access.timeout
         pause = _SHORTEST
         while True:
+            left = max(end - time.monotonic(), 0.0) + _GRACE
             try:
-                return await self._try(work, end)
+                connection = self._connection
+                if connection is None or connection.is_closed():
+                    connection = self._connection = await self._access.connect(left)
+                return await work(connection, left)
             except Exception as error:
                 failure = self._failure(error, operation, pause, end)
             if failure is not None:
@@ -59,12 +63,6 @@ class Line:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-    async def _try(self, work: Work[T], end: float) -> T:
-        left = max(end - time.monotonic(), 0.0) + _GRACE
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._access.connect(left)
-        return await work(self._connection, left)
 
     def _failure(self, error: Exception, operation: str, pause: float, end: float) -> StoreError | None:
         """What to raise for an error; None where it is to be tried again."""
