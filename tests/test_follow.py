@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield store
 
 
-async def wait(state: dict[str, int], ctx: Context[asyncio.Queue[None]]) -> None:
+async def wait(state: dict[str, Any], ctx: Context[asyncio.Queue[None]]) -> None:
     state["n"] += 1
     await ctx.deps.get()
 
@@ -91,7 +92,7 @@ async def test_reading_begins_after_a_version(store: Methods) -> None:
 async def test_a_run_that_fails_is_over(store: Methods) -> None:
     """Its versions are read, and then no more is waited for."""
 
-    def fail(state: dict[str, int]) -> None:
+    def fail(state: dict[str, Any]) -> None:
         raise ValueError
 
     flow = FlowBuilder("failing").start_with(fail).with_versioned_checkpoint(store)

@@ -19,7 +19,6 @@ from flowneer_async import (
     RunBusy,
     StoreBusy,
     StoreError,
-    StoreFailed,
     StoreFull,
     UnknownVersion,
 )

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,10 +69,10 @@ async def test_what_an_earlier_release_stored_is_kept(path: Path) -> None:
 async def test_forks_and_waiting_runs_are_kept(path: Path) -> None:
     """A fork knows what it is a fork of, and a signal that was sent is there, so that the run goes on."""
 
-    def count(state: dict[str, int]) -> None:
+    def count(state: dict[str, Any]) -> None:
         state["n"] += 1
 
-    def greet(state: dict[str, int]) -> None:
+    def greet(state: dict[str, Any]) -> None:
         raise AssertionError("it was done before")
 
     async with SqliteStore(path) as store:
