@@ -13,7 +13,7 @@ from flowneer_async.testing import StoreContract
 from flowneer_stores import PostgresStore
 from tests.support.cut_line import lines_to_the_server
 from tests.support.pooler import Pooler, pooler
-from tests.support.postgres import schema_of, server
+from tests.support.postgres import own_server, schema_of
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ async def test_who_follows_a_run_is_told_past_the_pooler(pool: Pooler, tmp_path:
 
 async def test_a_server_that_may_lose_what_it_acknowledges_is_refused(pool: Pooler, tmp_path: Path) -> None:
     """Behind a pooler it cannot be set for the session: the error says where it is set."""
-    dsn = f"{server().dsn}&options=-csynchronous_commit%3Doff"
+    dsn = f"{own_server().dsn}&options=-csynchronous_commit%3Doff"
     with pytest.raises(StoreFailed, match="synchronous_commit is off"):
         async with PostgresStore(dsn, schema=schema_of(tmp_path), pgbouncer=True):
             pass

@@ -28,7 +28,7 @@ from flowneer_async.testing.chains import new_run, owned
 from flowneer_stores import PostgresStore
 from flowneer_stores.postgres import queries
 from flowneer_stores.postgres.translate import translated
-from tests.support.postgres import ROOT, schema_of, server, store_at
+from tests.support.postgres import ROOT, own_server, schema_of, server, store_at
 
 OPENER = """
 import asyncio, sys
@@ -161,7 +161,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
 async def test_who_may_not_make_a_schema_may_use_one(tmp_path: Path, database: Any) -> None:
     """Where the schema is there, no right to make one is needed; where it is not, the server's own code is shown."""
     schema, user = schema_of(tmp_path), f"user_{schema_of(tmp_path)}"
-    dsn = server().dsn.replace("postgres@", f"{user}@")
+    dsn = own_server().dsn.replace("postgres@", f"{user}@")
     await database.execute(f"CREATE ROLE {user} LOGIN")
     try:
         with pytest.raises(StoreFailed, match="42501"):
@@ -177,14 +177,13 @@ async def test_who_may_not_make_a_schema_may_use_one(tmp_path: Path, database: A
 @pytest.mark.parametrize("dsn", ["nonsense", "http://localhost/x", "postgresql://postgres@/none?host={host}"])
 async def test_a_dsn_that_leads_nowhere_is_told_at_once(dsn: str, tmp_path: Path) -> None:
     """What does not pass is not waited for."""
-    host = server().dsn.rpartition("=")[2]
     with pytest.raises(StoreFailed):
-        await PostgresStore(dsn.format(host=host)).__aenter__()
+        await PostgresStore(dsn.format(host=own_server().folder)).__aenter__()
 
 
 async def test_no_error_shows_the_password(tmp_path: Path) -> None:
     """A place is a host, a database and a schema."""
-    dsn = server().dsn.replace("postgres@/postgres", "postgres:hunter2@/none")
+    dsn = own_server().dsn.replace("postgres@/postgres", "postgres:hunter2@/none")
     with pytest.raises(StoreFailed) as caught:
         await PostgresStore(dsn).__aenter__()
     assert "hunter2" not in f"{caught.value!r} {caught.value} {caught.value.__dict__}"

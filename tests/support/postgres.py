@@ -88,6 +88,12 @@ def server() -> Own | Given:
     return running
 
 
+def own_server() -> Own:
+    """The server of this session, for a test that asks more of it than of one that was given."""
+    running = server()
+    return running if isinstance(running, Own) else pytest.skip("the server was given with FLOWNEER_TEST_PG_DSN")
+
+
 def schema_of(folder: Path) -> str:
     """The schema of one test: that which belongs to its folder."""
     return "test_" + blake2b(str(folder).encode(), digest_size=8).hexdigest()
