@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from flowneer_async import Fenced, FlowBuilder, Lease, StoreBusy, StoreUnreachable, VersionConflict
+from flowneer_async import Fenced, FlowBuilder, Lease, StoreBusy, StoreFailed, StoreUnreachable, VersionConflict
 from flowneer_async.store import RunFilter
 from flowneer_async.testing.chains import Owned, counting, new_run, owned
 from flowneer_stores import PostgresStore
@@ -212,6 +212,26 @@ async def test_reading_goes_on_over_another_line(lines: Lines, tmp_path: Path) -
         for _ in range(3):
             assert list(await store.versions("run")) == run.versions[:1]
             lines.drop_all()
+
+
+async def test_a_line_in_an_unknown_state_is_not_used_again(lines: Lines, tmp_path: Path) -> None:
+    """After an error that is not the server's, the caller is told, and the next one is given another line."""
+    async with store_over(lines, tmp_path, readers=1) as store:
+        run = await owned(store)
+        assert store._opened is not None
+        (line,) = store._opened.reading._all
+        await store.read("run")
+        broken = line._connection
+
+        class Broken:
+            fetch = staticmethod(lambda *_, **__: 1 / 0)
+            is_closed = staticmethod(lambda: False)
+            terminate = broken.terminate if broken is not None else None
+
+        line._connection = Broken()  # type: ignore[assignment]
+        with pytest.raises(StoreFailed, match="ZeroDivisionError"):
+            await store.read("run")
+        assert list(await store.versions("run")) == run.versions[:1]
 
 
 async def test_a_server_that_stays_away_is_named(lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from flowneer_async.errors import StoreError, StoreUnreachable
 from flowneer_stores.postgres.driver import Connection
-from flowneer_stores.postgres.translate import is_lost, is_passing, translated
+from flowneer_stores.postgres.translate import is_lost, is_passing, sqlstate, translated
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Connection, float], Awaitable[T]]
@@ -73,6 +73,9 @@ class Line:
         if is_lost(error) or self._is_closed():
             self.stop()
             return StoreUnreachable(place, timeout) if is_over else None
+        if not sqlstate(error):
+            # It is not the server that has answered so: nobody knows how the connection stands.
+            self.stop()
         return translated(error, place, operation, timeout)
 
     def _is_closed(self) -> bool:
