@@ -57,7 +57,7 @@ async def _together(dsn: str, flow: FlowBuilder[State], runs: int) -> float:
 
 
 async def _bare(dsn: str, sizes: list[int], runs: int) -> float:
-    """As many coroutines, each of which inserts its rows one by one over the same pool."""
+    """As many coroutines, each of which inserts its rows one by one, on one connection if there are enough of them."""
     name = f"bare_{secrets.token_hex(8)}"
     pool: Any = cast(Any, asyncpg).create_pool(dsn, min_size=CONNECTIONS, max_size=CONNECTIONS)
     async with pool:
@@ -65,8 +65,13 @@ async def _bare(dsn: str, sizes: list[int], runs: int) -> float:
         insert = INSERT.format(name=name)
 
         async def each(run: int) -> None:
-            for seq, length in enumerate(sizes):
-                await pool.execute(insert, run, seq, bytes(length))
+            if runs > CONNECTIONS:
+                for seq, length in enumerate(sizes):
+                    await pool.execute(insert, run, seq, bytes(length))
+                return
+            async with pool.acquire() as connection:
+                for seq, length in enumerate(sizes):
+                    await connection.execute(insert, run, seq, bytes(length))
 
         start = perf_counter()
         await asyncio.gather(*[each(run) for run in range(runs)])

@@ -181,8 +181,11 @@ def check_targets(flow: str, fn: object, known: Iterable[str]) -> None:
 def literals_of(fn: object) -> tuple[str, ...]:
     """The texts that a function says it returns, as Literal[…] in its annotation."""
     fn = getattr(fn, "func", fn)  # of a partial
+    annotated = fn if hasattr(fn, "__annotations__") else type(fn).__call__
+    if getattr(annotated, "__annotations__", {}).get("return") in (None, "None"):
+        return ()  # as of most steps: what is written has not to be made out
     try:
-        hint = get_type_hints(fn if hasattr(fn, "__annotations__") else type(fn).__call__).get("return")
+        hint = get_type_hints(annotated).get("return")
     except Exception:  # an annotation may be any text, and an object may have none
         return ()
     hints = [hint, *get_args(hint)] if get_origin(hint) is not Literal else [hint]
