@@ -190,6 +190,15 @@ async def test_no_error_shows_the_password(tmp_path: Path) -> None:
     assert "/none" in str(caught.value)
 
 
+async def test_no_error_shows_a_dsn_that_is_none() -> None:
+    """What is written in another way may have the password anywhere."""
+    with pytest.raises(StoreFailed) as caught:
+        async with PostgresStore("host=db password=hunter2"):
+            pass
+    assert "hunter2" not in str(caught.value)
+    assert "DSN" in str(caught.value)
+
+
 async def test_no_error_shows_what_was_to_be_stored(tmp_path: Path, database: Any) -> None:
     """Neither the server's message nor the driver's: both may hold values. Nor are they what it was raised from."""
     async with store_at(tmp_path) as store:

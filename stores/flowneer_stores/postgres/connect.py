@@ -37,6 +37,8 @@ class Database:
     def place(self) -> str:
         """What it is called in errors: without user and password."""
         parts = urlsplit(self.dsn)
+        if parts.scheme not in ("postgres", "postgresql"):
+            return f"a DSN that is no URL of PostgreSQL#{self.schema}"  # it may hold a password in another way
         host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
         return f"postgresql://{host}{parts.path}#{self.schema}"
 
