@@ -12,9 +12,10 @@ import pytest
 
 from flowneer_async.store import VersionStore
 from flowneer_async.testing.cancelling import CancellingContract
+from flowneer_async.testing.dropping import DroppingContract
 from flowneer_async.testing.finding import FindingContract
 from flowneer_async.testing.flows import FlowsContract
-from flowneer_async.testing.keeping import KeepingContract
+from flowneer_async.testing.purging import PurgingContract
 from flowneer_async.testing.reading import ReadingContract
 from flowneer_async.testing.runs import RunsContract
 from flowneer_async.testing.signals import SignalsContract
@@ -63,7 +64,8 @@ class StoreContract(
     CancellingContract,
     FindingContract,
     FlowsContract,
-    KeepingContract,
+    DroppingContract,
+    PurgingContract,
     ReadingContract,
     RunsContract,
     SignalsContract,

@@ -51,6 +51,27 @@ class Desk(Protocol):
         ...
 
 
+class Statements(Protocol):
+    """The texts of what every database writes: a module."""
+
+    CREATE: str
+    START: str
+    APPEND: str
+    SEND: str
+    RENEW: str
+    RELEASE: str
+    CLAIM: str
+    DROP: str
+    PURGE: str
+    ABANDON: str
+
+
+def in_order(of: Statements) -> Sequence[str]:
+    """What runs ask for first of all comes first: they exist before they are written to, and end before a claim."""
+    of_runs = (of.CREATE, of.START, of.APPEND, of.SEND, of.RENEW, of.RELEASE, of.CLAIM)
+    return (*of_runs, of.DROP, of.PURGE, of.ABANDON)
+
+
 class _Job(NamedTuple):
     statement: str
     rows: Sequence[tuple[Cell, ...]]

@@ -14,7 +14,7 @@ from flowneer_stores.postgres import queries
 from flowneer_stores.postgres.driver import Connection
 from flowneer_stores.postgres.lines import Lines, Work
 from flowneer_stores.rows import Row
-from flowneer_stores.writer import Cell, Returned
+from flowneer_stores.writer import Cell, Returned, in_order
 
 
 class _Proof(NamedTuple):
@@ -38,20 +38,7 @@ _PROOFS = {
 class PostgresDesk:
     """The lines that write."""
 
-    # What runs ask for first of all is done first: they exist before they are written to, and end before they are
-    # claimed.
-    order = (
-        queries.CREATE,
-        queries.START,
-        queries.APPEND,
-        queries.SEND,
-        queries.RENEW,
-        queries.RELEASE,
-        queries.CLAIM,
-        queries.DROP,
-        queries.PURGE,
-        queries.ABANDON,
-    )
+    order = in_order(queries)
 
     def __init__(self, lines: Lines, place: str, schema: str) -> None:
         self._lines, self.place = lines, place

@@ -10,26 +10,13 @@ import aiosqlite
 
 from flowneer_stores.sqlite import queries
 from flowneer_stores.sqlite.translate import translated
-from flowneer_stores.writer import Cell, Refused, Returned
+from flowneer_stores.writer import Cell, Refused, Returned, in_order
 
 
 class SqliteDesk:
     """The connection that writes, which works on one statement after the other."""
 
-    # What runs ask for first of all is done first: they exist before they are written to, and end before they are
-    # claimed.
-    order = (
-        queries.CREATE,
-        queries.START,
-        queries.APPEND,
-        queries.SEND,
-        queries.RENEW,
-        queries.RELEASE,
-        queries.CLAIM,
-        queries.DROP,
-        queries.PURGE,
-        queries.ABANDON,
-    )
+    order = in_order(queries)
 
     def __init__(self, db: aiosqlite.Connection, place: str, timeout: float) -> None:
         self._db, self.place, self._timeout = db, place, timeout
