@@ -1,7 +1,9 @@
 """Reading along with a run that some process is at."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
+from flowneer_async.paging import pages
 from flowneer_async.store import VersionStore
 from flowneer_async.versions import Version
 
@@ -16,10 +18,12 @@ async def follow(store: VersionStore, run_id: str, after: int = -1) -> AsyncGene
     """
     async with store.changes(run_id) as changed:
         while True:
-            run = await store.read(run_id)  # before its versions, so that of a run that is over none is missed
-            for version in await store.versions(run_id, after + 1):
-                yield version
-                after = version.seq
+            run = await store.read(run_id)
+            async with aclosing(pages(store, run_id, after + 1, run.head)) as found:
+                async for page in found:
+                    for version in page:
+                        yield version
+            after = max(after, run.head)
             if run.status in _OVER:
                 return
             await changed()

@@ -1,8 +1,8 @@
 """Group commit: what all runs have asked for meanwhile is written in one transaction.
 
 Every write has one shape: one statement over many rows, which is a transaction of its own. Rows that do not fit are
-left out, and what the statement returns, for each of the others its run and a number, tells which. An append, of which
-that is not to be expected, returns nothing: a row that does not fit makes it fail, and then each is tried alone.
+left out, and what the statement returns, for each of the others its run and a number, tells which. Where one row makes
+the whole statement fail, each job is tried alone.
 """
 
 import asyncio
