@@ -1,9 +1,9 @@
-"""What a store is: two methods, or fourteen.
+"""What a store is: two methods, or sixteen.
 
 `VersionedCheckpointStore` is any object with `save` and `resolve`, sync or async: enough to keep the versions of runs
 and to resume from one of them. `VersionStore` is the full kind: it also knows runs, gives the right to write to one of
-them (its lease), refuses whoever has lost it, keeps the signals that are sent to them, finds runs, and drops what is
-no longer wanted. A `TransactionalStore` can also commit what a step does in the same database.
+them (its lease), refuses whoever has lost it, keeps the signals that are sent to them, finds runs, also those that
+somebody should go on with, and drops what is no longer wanted. A `TransactionalStore` can also commit what a step does in the same database.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,6 +69,18 @@ class RunFilter:
     """Before this time."""
     updated_after: int | None = None
     updated_before: int | None = None
+    begun_after: int | None = None
+    """At this time or later; not those that have not begun."""
+    key: str | None = None
+    cancelling: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Which of the runs that somebody should go on with are meant: those of these `flows`, but for those of a busy key."""
+
+    flows: frozenset[str]
+    busy: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +99,17 @@ class VersionStore(Protocol):
     """The full kind of store. Each method is a transaction: done as a whole, or, cancelled or failed, not at all."""
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
-        """Store a new run with its first versions, and own it; None when its id is taken; raises VersionConflict."""
+        """Store a new run with its first versions, and own it; None when its id is taken; raises VersionConflict.
+
+        A run that is stored as waiting is nobody's: it is claimed when it is to begin, and its lease is good for nothing.
+        """
         ...
 
     async def claim(self, run: Run) -> Lease:
-        """Own a run as it was last read, with the flow's steps and the seal as they are now.
+        """Own a run as it was last read, with the flow's steps and the seal as they are now; raises RunBusy, UnknownRun.
 
-        Raises RunBusy, UnknownRun.
+        It has begun when it was read to have begun; unless it has before. It neither sleeps nor is cancelling any more.
+        Its recoveries are 0 where its owner gave it back, 1 where the owner has stored versions of it, one more else.
         """
         ...
 
@@ -101,8 +117,13 @@ class VersionStore(Protocol):
         """Append to the head of the owned run; raises Fenced, VersionConflict."""
         ...
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
-        """Store how the run stands, and its seal, and give the lease back; nothing where it is another's by now."""
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
+        """Store how the run stands, and its seal, and give the lease back; nothing where it is another's by now.
+
+        One that waits is to be woken at `wake`, or at once where a signal, or the wish to cancel it, came since the claim.
+        """
         ...
 
     async def read(self, run_id: str) -> Run:
@@ -118,7 +139,7 @@ class VersionStore(Protocol):
         ...
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
-        """Keep a signal for a run, whoever owns it and however it stands; raises UnknownRun.
+        """Keep a signal for a run, whoever owns it and however it stands, and wake it up; raises UnknownRun.
 
         `sent` is the time of a signal that was sent before, and is copied.
         """
@@ -126,6 +147,18 @@ class VersionStore(Protocol):
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         """All signals of a run, used or not, in order; raises UnknownRun."""
+        ...
+
+    async def ask_cancel(self, run_id: str) -> bool:
+        """Ask whoever works on a run, or goes on with it next, to cancel it; False where it is over; raises UnknownRun."""
+        ...
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        """At most `limit` of the runs that somebody should go on with now.
+
+        They wait, and are to be woken by now; or they are running, and nobody works on them. Those of the highest
+        priority come first; of one priority those that nobody works on, then those that were to be woken first.
+        """
         ...
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:

@@ -12,6 +12,10 @@ from flowneer_async.splice import Splice, Text
 
 Status: TypeAlias = Literal["running", "waiting", "completed", "failed", "cancelled"]
 State = TypeVar("State")
+
+OPEN: frozenset[Status] = frozenset(["running", "waiting"])
+"""How a run stands that is not over."""
+
 Texts: TypeAlias = dict[str, bytes | Text]
 """The JSON of each key; in chunks where it is long and was spliced."""
 
@@ -135,6 +139,11 @@ class Run:
     number of its last version (-1: none yet), `first` that of the first one kept: older ones were pruned. A fork began
     at version `fork_of` of another run. Whoever owns the run holds its lease, number `epoch`. `tags` are the user's, to
     find it by; `seal` is whatever a wrapper of the store has to keep with it. Times are Unix time in ms.
+
+    The rest is for an engine. `wake` is when somebody is to go on with a waiting run (None: only a signal wakes it), by
+    `priority`, the highest first, and among those that share a limit, `key`. Its first step began at `begun` (None: it
+    was stored to begin later). `recoveries` is how many owners in a row have died without storing a version; its owner
+    is asked to end it where it is `cancelling`.
     """
 
     run_id: str
@@ -152,6 +161,12 @@ class Run:
     fork_of: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     seal: bytes = b""
+    wake: int | None = None
+    priority: int = 0
+    key: str = ""
+    begun: int | None = None
+    recoveries: int = 0
+    cancelling: bool = False
 
 
 def is_half(run: Run) -> bool:

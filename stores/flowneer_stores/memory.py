@@ -10,8 +10,8 @@ import anyio.lowlevel
 
 from flowneer_async.errors import Fenced, RunBusy, UnknownRun, UnknownVersion, VersionConflict
 from flowneer_async.policy import unix_ms
-from flowneer_async.store import Lease, Page, RunFilter, check_first, check_row
-from flowneer_async.versions import Run, Signal, Status, Version, parse_version_id, version_id
+from flowneer_async.store import Due, Lease, Page, RunFilter, check_first, check_row
+from flowneer_async.versions import OPEN, Run, Signal, Status, Version, parse_version_id, version_id
 from flowneer_stores.methods import Methods, row_of
 
 _OWNER = "this process"
@@ -48,8 +48,9 @@ class MemoryStore(Methods):
         self._rows += 1
         # Above the epochs of all runs that were purged: one of them may have had this id.
         lease = Lease(run.run_id, self._epoch + 1)
-        owned = replace(run, tags=dict(run.tags), epoch=lease.epoch, owner=_OWNER)
-        self._kept[run.run_id] = _Kept(self._rows, owned, list(versions))
+        owner = None if run.status == "waiting" else _OWNER
+        stored = replace(run, tags=dict(run.tags), epoch=lease.epoch, owner=owner, recoveries=0, cancelling=False)
+        self._kept[run.run_id] = _Kept(self._rows, stored, list(versions))
         return lease
 
     async def claim(self, run: Run) -> Lease:
@@ -57,8 +58,11 @@ class MemoryStore(Methods):
         kept = self._of(run.run_id)
         if kept.run.owner is not None or kept.run.epoch != run.epoch:
             raise RunBusy(run.run_id, kept.run.owner)
-        owned = replace(kept.run, steps=run.steps, seal=run.seal, status="running", error=None)
-        kept.run = replace(owned, epoch=run.epoch + 1, owner=_OWNER, updated=self._now())
+        begun = run.begun if kept.run.begun is None else kept.run.begun
+        owned = replace(kept.run, steps=run.steps, seal=run.seal, status="running", error=None, begun=begun)
+        # In this process no owner ever dies, so none is recovered.
+        woken = replace(owned, wake=None, cancelling=False, recoveries=0)
+        kept.run = replace(woken, epoch=run.epoch + 1, owner=_OWNER, updated=self._now())
         kept.change()
         return Lease(run.run_id, run.epoch + 1)
 
@@ -74,11 +78,17 @@ class MemoryStore(Methods):
         kept.versions.extend(versions)
         kept.change()
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         await anyio.lowlevel.checkpoint()
         kept = self._kept.get(lease.run_id)
         if kept is not None and kept.run.epoch == lease.epoch:
             ended = replace(kept.run, status=status, error=error, seal=seal, owner=None)
+            if status == "waiting":
+                ended = replace(ended, wake=wake if kept.run.wake is None else kept.run.wake)
+            elif status != "running":
+                ended = replace(ended, wake=None, cancelling=False)
             kept.run = replace(ended, epoch=lease.epoch + 1, updated=self._now())
             kept.change()
 
@@ -106,12 +116,28 @@ class MemoryStore(Methods):
         kept = self._of(run_id)
         signal = Signal(run_id, len(kept.signals) + 1, name, payload, self._now() if sent is None else sent)
         kept.signals.append(signal)
-        kept.change()
+        self._wake(kept)
         return signal
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         await anyio.lowlevel.checkpoint()
         return tuple(self._of(run_id).signals)
+
+    async def ask_cancel(self, run_id: str) -> bool:
+        await anyio.lowlevel.checkpoint()
+        kept = self._of(run_id)
+        if kept.run.status not in OPEN:
+            return False
+        kept.run = replace(kept.run, cancelling=True)
+        self._wake(kept)
+        return True
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        await anyio.lowlevel.checkpoint()
+        now = self._now()
+        found = [kept for kept in self._kept.values() if _is_due(kept.run, wanted, now)]
+        found.sort(key=lambda kept: (-kept.run.priority, _since(kept.run), kept.row))
+        return [_read(kept) for kept in found[:limit]]
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         await anyio.lowlevel.checkpoint()
@@ -158,6 +184,11 @@ class MemoryStore(Methods):
 
         yield changed
 
+    def _wake(self, kept: _Kept) -> None:
+        if kept.run.status in OPEN:
+            kept.run = replace(kept.run, wake=self._now())
+        kept.change()
+
     def _of(self, run_id: str) -> _Kept:
         try:
             return self._kept[run_id]
@@ -181,7 +212,22 @@ def _fits(run: Run, wanted: RunFilter) -> bool:
         and wanted.owned in (None, run.owner is not None)
         and _within(run.created, wanted.created_after, wanted.created_before)
         and _within(run.updated, wanted.updated_after, wanted.updated_before)
+        and (wanted.begun_after is None or (run.begun is not None and run.begun >= wanted.begun_after))
+        and wanted.key in (None, run.key)
+        and wanted.cancelling in (None, run.cancelling)
     )
+
+
+def _is_due(run: Run, wanted: Due, now: int) -> bool:
+    if run.flow not in wanted.flows or run.key in wanted.busy:
+        return False
+    if run.status == "running":
+        return run.owner is None
+    return run.status == "waiting" and run.wake is not None and run.wake <= now
+
+
+def _since(run: Run) -> int:
+    return 0 if run.status == "running" or run.wake is None else run.wake
 
 
 def _within(time: int, after: int | None, before: int | None) -> bool:
