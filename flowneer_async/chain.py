@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 
 from flowneer_async.behind import Behind
+from flowneer_async.control import End
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import NoTransactions
 from flowneer_async.journal import Following, Unsaved
@@ -15,7 +16,7 @@ from flowneer_async.policy import World
 from flowneer_async.state import Shape
 from flowneer_async.store import Lease, TransactionalStore, VersionStore
 from flowneer_async.transacted import StepTransaction
-from flowneer_async.versions import Head, Status, Version, grow, version_id
+from flowneer_async.versions import Head, Version, grow, version_id
 
 
 class ChainJournal(Following):
@@ -89,15 +90,15 @@ class ChainJournal(Following):
         if self.behind is not None:
             await self.behind.flush()
 
-    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+    async def close(self, end: End, state: object) -> None:
         try:
-            if self._passed is not None and status == "completed":
+            if self._passed is not None and end.status == "completed":
                 await self._keep(self._advance(self._passed[1], state), *self._passed)
             await self.flush()
         except BaseException:
             await self._store.release(self._lease, "running")
             raise
-        await self._store.release(self._lease, status, error)
+        await self._store.release(self._lease, end.status, end.error, wake=end.wake)
 
     def gather(self) -> Behind | None:
         if self.behind is not None or self._plan.durability == "exit":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any, cast
 
+from flowneer_async.control import End
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import FlowneerError, StoreFailed
 from flowneer_async.journal import Following
@@ -17,7 +18,7 @@ from flowneer_async.state import Shape
 from flowneer_async.store import Plain, VersionedCheckpointStore
 from flowneer_async.transacted import StepTransaction
 from flowneer_async.unkept import NothingBetween
-from flowneer_async.versions import ROOT, Snapshot, Status, VersionedCheckpointEntry, version_id
+from flowneer_async.versions import ROOT, Snapshot, VersionedCheckpointEntry, version_id
 
 
 class EntryJournal(Following, NothingBetween):
@@ -52,8 +53,8 @@ class EntryJournal(Following, NothingBetween):
     ) -> str | None:
         return await self._keep(self._advance(path, state), step_index, path)
 
-    async def close(self, status: Status, state: object, error: str | None = None) -> None:
-        if self._passed is not None and status == "completed":
+    async def close(self, end: End, state: object) -> None:
+        if self._passed is not None and end.status == "completed":
             await self._keep(self._advance(self._passed[1], state), *self._passed)
 
     async def _keep(self, diff: Diff | None, step_index: int, path: str) -> str | None:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from flowneer_async.answers import NO_ANSWER, Answer
+from flowneer_async.asking import Watch
 from flowneer_async.authoring import Authoring
 from flowneer_async.defining import check_choice, check_count, check_name
 from flowneer_async.errors import BadOption, PluginCollision, StoreNeeded, UnknownVersion
@@ -20,9 +21,9 @@ from flowneer_async.plan import Durability, Migrate, Plan
 from flowneer_async.policy import World
 from flowneer_async.reading import Reading
 from flowneer_async.resuming import ResumePlan
-from flowneer_async.runner import Result, execute
+from flowneer_async.runner import Execution, Result, execute
 from flowneer_async.state import shape_of
-from flowneer_async.steps import S, Task
+from flowneer_async.steps import S, Schema, Task, Wait
 from flowneer_async.store import VersionedCheckpointStore, VersionStore
 from flowneer_async.stream import Events, streamed
 from flowneer_async.versions import Snapshot
@@ -45,6 +46,30 @@ class FlowBuilder(Authoring[S]):
         if state is not None:
             shape_of(state)
         self._plan: Plan[S] = Plan(name, state)
+
+    @property
+    def name(self) -> str:
+        """What it is called, and stored under."""
+        return self._plan.name
+
+    @property
+    def state_type(self) -> type[S] | None:
+        """The type of its state; None for a plain dict."""
+        return self._plan.state_type
+
+    @property
+    def store(self) -> VersionStore | None:
+        """The store, of the full kind, that keeps its runs."""
+        return self._plan.store
+
+    @property
+    def signals(self) -> Mapping[str, tuple[Schema[object] | None, ...]]:
+        """The signals that it waits for, by name, and what their payloads are checked by, at each step that does."""
+        found: dict[str, tuple[Schema[object] | None, ...]] = {}
+        for node in self._plan.nodes:
+            if isinstance(node, Wait):
+                found[node.signal] = (*found.get(node.signal, ()), node.schema)
+        return found
 
     @classmethod
     def extend(cls, plugins: Sequence[type]) -> type[Self]:
@@ -157,6 +182,26 @@ class FlowBuilder(Authoring[S]):
         reading = Reading(plan)
         await reading.run(store, run_id)
         await store.send(run_id, name, sent(reading.codec, plan.waits(name), run_id, name, payload))
+
+    def execution(
+        self,
+        state: S | None = None,
+        *,
+        run_id: str | None = None,
+        answer: object = NO_ANSWER,
+        at: str | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
+        deps: object = None,
+        world: World = _WORLD,
+        watch: Watch | None = None,
+    ) -> Execution[S]:
+        """What `run` and `resume` do, in halves: `await execution.open()`, then `await execution.work()`.
+
+        For those who own runs in the background, as an engine does: between the two the run is stored, and nothing has
+        begun. `watch` is told each event. Raises as `run` does.
+        """
+        given = None if answer is NO_ANSWER else Answer(answer, at)
+        return Execution(self._plan, state, run_id, deps, world, watch, given, tags)
 
     def stream(
         self,

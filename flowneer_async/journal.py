@@ -4,11 +4,11 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 from flowneer_async.behind import Behind
+from flowneer_async.control import End
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import StateNotSerializable
 from flowneer_async.state import Shape
 from flowneer_async.transacted import StepTransaction
-from flowneer_async.versions import Status
 
 
 class Unsaved(BaseException):
@@ -90,7 +90,7 @@ class Kept(Journal, Protocol):
         """Begin a transaction for a step, when no other of the run is open; raises NoTransactions, StoreBusy."""
         ...
 
-    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+    async def close(self, end: End, state: object) -> None:
         """Keep what is left, and how the run stands."""
         ...
 

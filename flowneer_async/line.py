@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from flowneer_async.asking import Asking, Watch
 from flowneer_async.context import Context, Port
+from flowneer_async.control import Control
 from flowneer_async.cursor import decode
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
@@ -44,6 +45,7 @@ class Core:
     walk: Walk
     around: Around | None
     watch: Watch | None
+    control: Control
 
     @property
     def store(self) -> VersionStore | None:

@@ -5,10 +5,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowneer_async.answers import Answer
 from flowneer_async.chain import ChainJournal, root
+from flowneer_async.control import End
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.entries import EntryJournal, resolve_entry
@@ -19,6 +20,7 @@ from flowneer_async.errors import (
     FlowChanged,
     RunBusy,
     StateMissing,
+    StoreNeeded,
     UnknownRun,
 )
 from flowneer_async.journal import Kept
@@ -34,7 +36,6 @@ from flowneer_async.versions import (
     ROOT,
     Head,
     Run,
-    Status,
     check_run_id,
     head_of,
     parse_version_id,
@@ -42,6 +43,14 @@ from flowneer_async.versions import (
 )
 
 _TRIES = 3  # to claim a run whose owner is just finishing
+
+
+class Order(NamedTuple):
+    """How a new run is wanted: how urgently, sharing a limit with whom, and when; at once where `wake` is None."""
+
+    priority: int = 0
+    key: str = ""
+    wake: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +104,20 @@ class Opening:
         journal = MirrorJournal(start.mirror, self._shape, start.memory) if self._mirrors else None
         return self._opened(run_id, start, journal)
 
-    async def abandon(self, status: Status) -> None:
+    async def begin(self, order: Order) -> Opened | None:
+        """A new run, which is owned where it is to begin at once; None where its id is taken. Raises as `open` does."""
+        plan, origin = self._plan, None
+        if plan.store is None:
+            raise StoreNeeded("begin", self._run_id or "")
+        if plan.resumes is not None:
+            run_id, _ = parse_version_id(plan.resumes)
+            origin = await self._reading.stored(plan.store, await self._reading.run(plan.store, run_id), plan.resumes)
+        return await self._create(plan.store, self._run_id or self._world.new_run_id(), origin, order)
+
+    async def abandon(self, end: End) -> None:
         """Give back the lease of a run that did not come to begin."""
         if self._lease is not None and self._plan.store is not None:
-            await self._plan.store.release(self._lease, status)
+            await self._plan.store.release(self._lease, end.status, end.error, wake=end.wake)
 
     def _shape_wanted(self) -> Shape:
         wanted = None if self._plan.state_type is None else shape_of(self._plan.state_type)
@@ -138,6 +157,9 @@ class Opening:
         """A new run, from the state given or as a fork; where the id is taken already, that run goes on."""
         if origin is None and self._run_id is not None and self._state is None:
             return await self._go_on(store, run_id, None)
+        return await self._create(store, run_id, origin, Order()) or await self._go_on(store, run_id, origin)
+
+    async def _create(self, store: VersionStore, run_id: str, origin: Stored | None, order: Order) -> Opened | None:
         start = self._begun() if origin is None else await self._reading.start(origin)
         now, plan = self._world.now(), self._plan
         fork_of = None if origin is None else origin.version
@@ -146,19 +168,27 @@ class Opening:
             plan.name,
             self._shape.type.__qualname__,
             plan.steps,
+            "running" if order.wake is None else "waiting",
             created=now,
             updated=now,
             fork_of=fork_of,
             tags=self._tags,
+            wake=order.wake,
+            priority=order.priority,
+            key=order.key,
+            begun=now if order.wake is None else None,
         )
         start.memory.begin_fork()
         if start.migrated:
             start.mirror.advance(self._shape.items(start.state))
         version, head = root(Head(run_id), start.mirror, start.memory, start.step_index, start.at, now, fork_of)
-        self._lease = await store.create(run, (version,))
-        if self._lease is None:
-            return await self._go_on(store, run_id, origin)
-        return self._opened(run_id, start, self._journal(store, self._lease, head, start))
+        lease = await store.create(run, (version,))
+        if lease is None:
+            return None
+        if order.wake is not None:  # and nobody's until then
+            return self._opened(run_id, start)
+        self._lease = lease
+        return self._opened(run_id, start, self._journal(store, lease, head, start))
 
     async def _go_on(self, store: VersionStore, run_id: str, origin: Stored | None) -> Opened:
         for _ in range(_TRIES):
@@ -187,7 +217,9 @@ class Opening:
         # A migration is done when its version is stored, which also has the steps from there on: those of the run are
         # the ones that its versions before that were made by.
         keeps = start.migrated or start.memory.has("", "steps")
-        self._lease = await store.claim(run if keeps else replace(run, steps=self._plan.steps))
+        begun = self._world.now() if run.begun is None else run.begun
+        claimed = replace(run, begun=begun, steps=run.steps if keeps else self._plan.steps)
+        self._lease = await store.claim(claimed)
         await self._check_head(store, run)
         journal = self._journal(store, self._lease, head_of(stored.chain), start)
         if start.migrated:
@@ -201,7 +233,7 @@ class Opening:
     async def _check_head(self, store: VersionStore, run: Run) -> None:
         """An owner whose lease had lapsed may have stored more between our look and the claim: then look again."""
         if run.owner is not None and (await store.read(run.run_id)).head != run.head:
-            await self.abandon("running")
+            await self.abandon(End("running"))
             self._lease = None
             raise RunBusy(run.run_id, None)
 

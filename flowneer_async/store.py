@@ -3,7 +3,8 @@
 `VersionedCheckpointStore` is any object with `save` and `resolve`, sync or async: enough to keep the versions of runs
 and to resume from one of them. `VersionStore` is the full kind: it also knows runs, gives the right to write to one of
 them (its lease), refuses whoever has lost it, keeps the signals that are sent to them, finds runs, also those that
-somebody should go on with, and drops what is no longer wanted. A `TransactionalStore` can also commit what a step does in the same database.
+somebody should go on with, and drops what is no longer wanted. A `TransactionalStore` can also commit what a step does
+in the same database.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -77,7 +78,7 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Which of the runs that somebody should go on with are meant: those of these `flows`, but for those of a busy key."""
+    """Which of the runs that somebody should go on with: those of these `flows`, but for those of a `busy` key."""
 
     flows: frozenset[str]
     busy: frozenset[str] = frozenset()
@@ -101,14 +102,14 @@ class VersionStore(Protocol):
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
         """Store a new run with its first versions, and own it; None when its id is taken; raises VersionConflict.
 
-        A run that is stored as waiting is nobody's: it is claimed when it is to begin, and its lease is good for nothing.
+        A run that is stored as waiting is nobody's: it is claimed when it is to begin; its lease is good for nothing.
         """
         ...
 
     async def claim(self, run: Run) -> Lease:
-        """Own a run as it was last read, with the flow's steps and the seal as they are now; raises RunBusy, UnknownRun.
+        """Own a run as it was last read, with the flow's steps and the seal as they are now.
 
-        It has begun when it was read to have begun; unless it has before. It neither sleeps nor is cancelling any more.
+        Raises RunBusy, UnknownRun. It has begun when `run` says so, unless it had before. It neither sleeps nor is cancelling any more.
         Its recoveries are 0 where its owner gave it back, 1 where the owner has stored versions of it, one more else.
         """
         ...
@@ -122,7 +123,7 @@ class VersionStore(Protocol):
     ) -> None:
         """Store how the run stands, and its seal, and give the lease back; nothing where it is another's by now.
 
-        One that waits is to be woken at `wake`, or at once where a signal, or the wish to cancel it, came since the claim.
+        One that waits is to be woken at `wake`, or at once where a signal or the wish to cancel it came since the claim.
         """
         ...
 
@@ -150,7 +151,10 @@ class VersionStore(Protocol):
         ...
 
     async def ask_cancel(self, run_id: str) -> bool:
-        """Ask whoever works on a run, or goes on with it next, to cancel it; False where it is over; raises UnknownRun."""
+        """Ask whoever works on a run, or goes on with it next, to cancel it; False for one that is over.
+
+        Raises UnknownRun.
+        """
         ...
 
     async def due(self, wanted: Due, limit: int) -> Sequence[Run]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flowneer_async.behind import Behind
+from flowneer_async.control import End
 from flowneer_async.differ import Diff, Mirror
 from flowneer_async.errors import NoTransactions
 from flowneer_async.journal import Journal, advance
@@ -10,7 +11,6 @@ from flowneer_async.memory import GONE, Memory, written
 from flowneer_async.plan import Plan
 from flowneer_async.state import Shape
 from flowneer_async.transacted import StepTransaction
-from flowneer_async.versions import Status
 
 
 class NothingBetween:
@@ -57,7 +57,7 @@ class MirrorJournal(NothingBetween):
         self.diff = advance(self.before, self._shape, state, path)
         self._memory.take()
 
-    async def close(self, status: Status, state: object, error: str | None = None) -> None:
+    async def close(self, end: End, state: object) -> None:
         pass
 
 

@@ -11,7 +11,7 @@ from flowneer_async.errors import FlowChanged, FlowError, StepReturned, TooManyV
 from flowneer_async.events import StepStarted
 from flowneer_async.lanes import concurrent, each_alone, items_of, parallel
 from flowneer_async.line import Line
-from flowneer_async.place import Jumped, Place, Trail
+from flowneer_async.place import Jumped, Place, Suspended, Trail
 from flowneer_async.steps import (
     RECORDED,
     Anchor,
@@ -34,9 +34,12 @@ from flowneer_async.waiting import sleep, wait_for
 async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
     """Do the steps of a body one after the other, from where `trail` leads to."""
     core, journal, order = line.core, line.journal, body.order
+    control = core.control
     is_quick = core.around is None and core.watch is None
     number, trail = _begin(line, body, place, trail) if trail else (0, ())
     while number < len(order):
+        if control.halted is not None:
+            raise Suspended(())
         node = order[number]
         place.at = number
         is_told = type(node) in RECORDED

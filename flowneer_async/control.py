@@ -1,0 +1,28 @@
+"""What is asked of a run while a process works on it: to stop before its next step, or to end in some way."""
+
+from typing import NamedTuple
+
+from flowneer_async.versions import Status
+
+
+class End(NamedTuple):
+    """How a run stands when a process is done with it; one that waits is to be woken at `wake`, in Unix ms."""
+
+    status: Status
+    error: str | None = None
+    wake: int | None = None
+
+
+CANCELLED = End("cancelled")
+
+
+class Control:
+    """The wishes of whoever has begun to work on a run."""
+
+    __slots__ = ("halted", "when_cut")
+
+    def __init__(self) -> None:
+        self.halted: End | None = None
+        """No new step begins: then the run ends so."""
+        self.when_cut = CANCELLED
+        """How it ends where it is cancelled in the middle of a step."""
