@@ -37,8 +37,8 @@ class Telemetry:
     and the events hold the state, or parts of it, and errors whose messages may: pass on ids and types alone.
     """
 
-    def hooks(self) -> Sequence[Hooks[object]]:
-        """What is added to each flow of the engine, the first outermost; asked for once, when the engine is made."""
+    def hooks(self, flow: str) -> Sequence[Hooks[object]]:
+        """What is added to the flow of this name, the first outermost; asked for when the engine is made."""
         return ()
 
     def tags(self) -> Mapping[str, str]:
@@ -83,9 +83,9 @@ class Several(Telemetry):
     def __init__(self, *telemetries: Telemetry) -> None:
         self._all = telemetries
 
-    def hooks(self) -> Sequence[Hooks[object]]:
+    def hooks(self, flow: str) -> Sequence[Hooks[object]]:
         """Those of all."""
-        return tuple(hooks for each in self._all for hooks in each.hooks())
+        return tuple(hooks for each in self._all for hooks in each.hooks(flow))
 
     def tags(self) -> Mapping[str, str]:
         """Those of all; of two that have one name the last."""
