@@ -19,10 +19,12 @@ CANCELLED = End("cancelled")
 class Control:
     """The wishes of whoever has begun to work on a run."""
 
-    __slots__ = ("halted", "when_cut")
+    __slots__ = ("halted", "latest", "when_cut")
 
     def __init__(self) -> None:
         self.halted: End | None = None
         """No new step begins: then the run ends so."""
         self.when_cut = CANCELLED
         """How it ends where it is cancelled in the middle of a step."""
+        self.latest: int | None = None
+        """When it is to be woken at the latest should it come to wait, in Unix ms."""

@@ -67,6 +67,8 @@ class Opened:
     step_index: int = ROOT
     finished_at: str | None = None
     """The last version of a run that is complete already."""
+    run: Run | None = None
+    """What the store had of it, before it was taken."""
 
 
 class Opening:
@@ -112,7 +114,11 @@ class Opening:
         if plan.resumes is not None:
             run_id, _ = parse_version_id(plan.resumes)
             origin = await self._reading.stored(plan.store, await self._reading.run(plan.store, run_id), plan.resumes)
-        return await self._create(plan.store, self._run_id or self._world.new_run_id(), origin, order)
+        opened = await self._create(plan.store, self._run_id or self._world.new_run_id(), origin, order)
+        if opened is None or opened.journal is None:
+            return opened
+        # On a state of its own: whoever has asked for the run does not wait for its end, and may change theirs.
+        return replace(opened, state=self._reading.build(opened.journal.before))
 
     async def abandon(self, end: End) -> None:
         """Give back the lease of a run that did not come to begin."""
@@ -186,9 +192,9 @@ class Opening:
         if lease is None:
             return None
         if order.wake is not None:  # and nobody's until then
-            return self._opened(run_id, start)
+            return replace(self._opened(run_id, start), run=run)
         self._lease = lease
-        return self._opened(run_id, start, self._journal(store, lease, head, start))
+        return replace(self._opened(run_id, start, self._journal(store, lease, head, start)), run=run)
 
     async def _go_on(self, store: VersionStore, run_id: str, origin: Stored | None) -> Opened:
         for _ in range(_TRIES):
@@ -211,7 +217,7 @@ class Opening:
             if self._answer is not None:
                 self._answer.give(run.run_id, Memory(self._codec), self._plan.body)
             done = Start(stored.at, mirror, Memory(self._codec, stored.facts), self._reading.build(mirror))
-            return replace(self._opened(run.run_id, done), finished_at=stored.version)
+            return replace(self._opened(run.run_id, done), finished_at=stored.version, run=run)
         start = await self._reading.start(stored)
         asking = None if self._answer is None else self._answer.give(run.run_id, start.memory, self._plan.body)
         # A migration is done when its version is stored, which also has the steps from there on: those of the run are
@@ -228,7 +234,7 @@ class Opening:
         if asking is not None:
             await journal.note(start.step_index, f"{asking}/@answer")
             await journal.flush()
-        return replace(self._opened(run.run_id, start, journal), step_index=start.step_index)
+        return replace(self._opened(run.run_id, start, journal), step_index=start.step_index, run=run)
 
     async def _check_head(self, store: VersionStore, run: Run) -> None:
         """An owner whose lease had lapsed may have stored more between our look and the claim: then look again."""

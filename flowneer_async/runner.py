@@ -25,7 +25,7 @@ from flowneer_async.policy import World
 from flowneer_async.shield import complete
 from flowneer_async.steps import S
 from flowneer_async.undoing import guarded
-from flowneer_async.versions import Status
+from flowneer_async.versions import Run, Status
 from flowneer_async.walk import walk
 
 T = TypeVar("T")
@@ -73,6 +73,12 @@ class Execution(Generic[S]):
     def run_id(self) -> str:
         """The id of the run, once it is known; raises NotFinished."""
         return self._found.run_id
+
+    @property
+    def run(self) -> Run:
+        """The run as it was found, or made; raises NotFinished."""
+        assert self._found.run is not None
+        return self._found.run
 
     @property
     def is_over(self) -> bool:
@@ -212,9 +218,8 @@ class _Run:
         """How the run stands when it goes no further for now."""
         if self._control.halted is not None:
             return self._control.halted
-        return End(
-            "waiting", wake=min([wait.until for wait in suspended.waits if wait.until is not None], default=None)
-        )
+        times = (self._control.latest, *(wait.until for wait in suspended.waits))
+        return End("waiting", wake=min((time for time in times if time is not None), default=None))
 
     async def _ended(self, work: Awaitable[None]) -> None:
         """Do the work, and store how it ended."""

@@ -109,8 +109,9 @@ class VersionStore(Protocol):
     async def claim(self, run: Run) -> Lease:
         """Own a run as it was last read, with the flow's steps and the seal as they are now.
 
-        Raises RunBusy, UnknownRun. It has begun when `run` says so, unless it had before. It neither sleeps nor is cancelling any more.
-        Its recoveries are 0 where its owner gave it back, 1 where the owner has stored versions of it, one more else.
+        It has begun when `run` says so, unless it had before; it neither sleeps nor is cancelling any more. Its
+        recoveries are 0 where its owner gave it back, 1 where the owner has stored versions of it, one more else.
+        Raises RunBusy, UnknownRun.
         """
         ...
 
@@ -123,7 +124,7 @@ class VersionStore(Protocol):
     ) -> None:
         """Store how the run stands, and its seal, and give the lease back; nothing where it is another's by now.
 
-        One that waits is to be woken at `wake`, or at once where a signal or the wish to cancel it came since the claim.
+        One that waits is to be woken at `wake`; at once where a signal, or the wish to cancel it, came since the claim.
         """
         ...
 
