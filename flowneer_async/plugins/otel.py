@@ -24,32 +24,54 @@ def spans(tracer: trace.Tracer | None = None) -> Hooks[object]:
     of the run. Attributes are ids, `flowneer.run_id`, `flowneer.step`, `flowneer.attempt`, and what became of it,
     `flowneer.outcome` and `error.type`: no message of an error, which may hold values of the state.
     """
-    made = _Spans(trace.get_tracer("flowneer_async") if tracer is None else tracer)
-    return Hooks(
-        before_flow=made.begun,
-        after_flow=made.ended,
-        wrap_step=made.around_step,
-        wrap_parallel_fn=made.around_lane,
-    )
+    return _RunSpans(trace.get_tracer("flowneer_async") if tracer is None else tracer).hooks()
+
+
+def step_spans(tracer: trace.Tracer) -> Hooks[object]:
+    """The same but for the run's span: what stood below it stands below the span that is current when the run begins.
+
+    For whoever makes a span around each execution of a run, as an engine's telemetry does.
+    """
+    return _Spans(tracer).hooks()
+
+
+@contextmanager
+def current(span: trace.Span, within: ambient.Context | None = None) -> Generator[None]:
+    """The span is the current one, in the context `within` (None: that which is), until it ends with the block."""
+    token = ambient.attach(trace.set_span_in_context(span, within))
+    is_ours = True
+    try:
+        yield
+    except GeneratorExit:  # thrown away, maybe by another task: the context is not ours any more
+        is_ours = False
+        raise
+    finally:
+        if is_ours:
+            ambient.detach(token)
+        span.end()
 
 
 class _Spans:
+    """Those of steps and lanes."""
+
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
         self._open: PerRun[dict[str, trace.Span]] = PerRun(dict)
         """The spans that others may stand below, by their path; that of the run has none."""
 
+    def hooks(self) -> Hooks[object]:
+        return Hooks(
+            before_flow=self.begun,
+            after_flow=self.ended,
+            wrap_step=self.around_step,
+            wrap_parallel_fn=self.around_lane,
+        )
+
     def begun(self, state: object, ctx: Context) -> None:
-        self._open.of(ctx)[""] = self._tracer.start_span("run", attributes={"flowneer.run_id": ctx.run_id})
+        self._open.of(ctx)[""] = trace.get_current_span()
 
     def ended(self, state: object, ctx: Context, status: Status) -> None:
-        span = self._open.of(ctx).get("")
         self._open.drop(state, ctx, status)
-        if span is not None:
-            span.set_attribute("flowneer.outcome", status)
-            if status == "failed":
-                span.set_status(trace.StatusCode.ERROR)
-            span.end()
 
     async def around_step(self, proceed: Proceed, state: object, ctx: Context) -> None:
         with self._span(ctx, {"flowneer.attempt": ctx.attempt}):
@@ -68,21 +90,15 @@ class _Spans:
     def _span(self, ctx: Context, attributes: Mapping[str, int]) -> Generator[trace.Span]:
         ids: dict[str, str | int] = {"flowneer.run_id": ctx.run_id, "flowneer.step": ctx.step, **attributes}
         span = self._tracer.start_span(static_path(ctx.step), self._above(ctx), attributes=ids)
-        token = ambient.attach(trace.set_span_in_context(span))
-        is_ours = True
-        try:
-            yield span
-            span.set_attribute("flowneer.outcome", "done")
-        except GeneratorExit:  # thrown away, maybe by another task: the context is not ours any more
-            is_ours = False
-            raise
-        except BaseException as error:
-            _fail(span, error)
-            raise
-        finally:
-            if is_ours:
-                ambient.detach(token)
-            span.end()
+        with current(span):
+            try:
+                yield span
+                span.set_attribute("flowneer.outcome", "done")
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                _fail(span, error)
+                raise
 
     def _above(self, ctx: Context) -> ambient.Context:
         """The context of the span that this one stands below: that of the innermost lane around it, or of the run."""
@@ -91,6 +107,22 @@ class _Spans:
         paths = (encode(frames[:depth]) for depth in range(len(frames) - 1, -1, -1))
         span = next((spans[path] for path in paths if path in spans), None)
         return ambient.get_current() if span is None else trace.set_span_in_context(span)
+
+
+class _RunSpans(_Spans):
+    """Those of runs as well."""
+
+    def begun(self, state: object, ctx: Context) -> None:
+        self._open.of(ctx)[""] = self._tracer.start_span("run", attributes={"flowneer.run_id": ctx.run_id})
+
+    def ended(self, state: object, ctx: Context, status: Status) -> None:
+        span = self._open.of(ctx).get("")
+        super().ended(state, ctx, status)
+        if span is not None:
+            span.set_attribute("flowneer.outcome", status)
+            if status == "failed":
+                span.set_status(trace.StatusCode.ERROR)
+            span.end()
 
 
 def _fail(span: trace.Span, error: BaseException) -> None:

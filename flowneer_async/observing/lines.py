@@ -1,0 +1,42 @@
+"""Records of the standard library's logging as lines of JSON."""
+
+import logging
+from datetime import UTC, datetime
+
+import orjson
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one line of JSON, for services whose logs are read by machines.
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+    Each has `time` (UTC), `level`, `logger` and `message`; those on runs have `flow_run`, `flow_name` and what else
+    their records have that begins with `flow_`; those of an application that have an exception, `exception`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON, without a line break."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: fact for name, fact in vars(record).items() if name.startswith("flow_")},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        facts = {name: _text(fact) if isinstance(fact, str) else fact for name, fact in line.items()}
+        return orjson.dumps(facts, default=_type).decode()
+
+
+def _text(text: str) -> str:
+    """Without lone surrogates, which JSON cannot hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _type(fact: object) -> str:
+    """In place of what is no fact of ours, and cannot be written: its type."""
+    return type(fact).__qualname__
