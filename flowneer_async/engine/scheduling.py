@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 from flowneer_async.defining import check_choice, check_name
 from flowneer_async.engine.schedule import EPOCH, Missed, Times, due
@@ -49,7 +48,7 @@ class Schedule:
     def state_at(self, time: datetime) -> object:
         """What the run of a time begins with; a function is given the time in the zone of the schedule."""
         if callable(self.state):
-            return cast(object, self.state(time.astimezone(self.times.tz)))
+            return self.state(time.astimezone(self.times.tz))
         # The steps of a run change the very object that they are given.
         return deepcopy(self.state)
 
