@@ -31,6 +31,9 @@ class Where(TypedDict, total=False):
     created_before: datetime | int
     updated_after: datetime | int
     updated_before: datetime | int
+    begun_after: datetime | int
+    key: str
+    cancelling: bool
 
 
 def run_filter(where: Where) -> RunFilter:
@@ -44,6 +47,8 @@ def run_filter(where: Where) -> RunFilter:
         where.get("flow"),
         checked_tags(where.get("tags", {})),
         where.get("owned"),
+        key=where.get("key"),
+        cancelling=where.get("cancelling"),
         **times,
     )
 

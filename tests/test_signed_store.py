@@ -96,7 +96,7 @@ def test_what_is_read_is_what_was_written(data: st.DataObject) -> None:
     payloads = data.draw(st.lists(st.binary(max_size=50), max_size=3))
 
     async def main() -> None:
-        plain, signed = MemoryStore(), SignedStore(MemoryStore(), KEY)
+        plain, signed = MemoryStore(now=lambda: 7), SignedStore(MemoryStore(now=lambda: 7), KEY)
         for store in (plain, signed):
             await store.create(run, [Version("run", 0, 0, *rest)])
             for payload in payloads:
@@ -519,9 +519,11 @@ class Late(MemoryStore):
         await self.arrive()
         return await super().claim(run)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         await self.arrive()
-        await super().release(lease, status, error, seal)
+        await super().release(lease, status, error, seal, wake)
 
     async def arrive(self) -> None:
         if self.late is not None:

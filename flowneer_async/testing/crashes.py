@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from flowneer_async.errors import NoTransactions, StoreFailed
-from flowneer_async.store import Lease, Page, RunFilter, Transaction, TransactionalStore, VersionStore
+from flowneer_async.store import Due, Lease, Page, RunFilter, Transaction, TransactionalStore, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version
 
 T = TypeVar("T")
@@ -41,16 +42,18 @@ class CrashingStore:
         """Has it come to the commit at which it dies?"""
 
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
-        return await self._commit("create", lambda store: self._owned(store.create(run, versions), run.seal))
+        return await self._commit("create", lambda store: self._owned(store.create(run, versions), run))
 
     async def claim(self, run: Run) -> Lease:
-        return await self._commit("claim", lambda store: self._owned(store.claim(run), run.seal))
+        return await self._commit("claim", lambda store: self._owned(store.claim(run), replace(run, status="running")))
 
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._commit("append", lambda store: store.append(lease, versions))
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
-        await self._commit("release", lambda store: store.release(lease, status, error, seal))
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
+        await self._commit("release", lambda store: store.release(lease, status, error, seal, wake))
 
     async def read(self, run_id: str) -> Run:
         return await self._alive.read(run_id)
@@ -66,6 +69,12 @@ class CrashingStore:
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         return await self._alive.signals(run_id)
+
+    async def ask_cancel(self, run_id: str) -> bool:
+        return await self._alive.ask_cancel(run_id)
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        return await self._alive.due(wanted, limit)
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         return await self._alive.find(runs, limit, after)
@@ -127,10 +136,10 @@ class CrashingStore:
         await self.die()
         raise Crash
 
-    async def _owned(self, taking: Awaitable[Lease | None], seal: bytes) -> Any:
+    async def _owned(self, taking: Awaitable[Lease | None], run: Run) -> Any:
         lease = await taking
-        if lease is not None:
-            self._leases[lease.run_id] = lease, seal
+        if lease is not None and run.status != "waiting":
+            self._leases[lease.run_id] = lease, run.seal
         return lease
 
 

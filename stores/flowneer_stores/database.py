@@ -176,6 +176,13 @@ class DatabaseStore(Methods, Generic[O]):
         finally:
             await opened.close()
 
+    async def _create(self, run: Run, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Lease | None:
+        """Create a run, and own it unless it waits; None where its id is taken."""
+        if run.status != "waiting":
+            return await self._take(run.run_id, statement, rows)
+        created = await self._writer.write(statement, rows)
+        return Lease(run.run_id, created[run.run_id]) if run.run_id in created else None
+
     async def _take(self, run_id: str, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Lease | None:
         """Create or claim a run; None where it is not to be had."""
         with self._leases.taking(run_id):
@@ -201,7 +208,10 @@ class DatabaseStore(Methods, Generic[O]):
             raise Fenced(lease.run_id)
         raise VersionConflict(version.id, None if run.head < 0 else version_id(run.run_id, run.head))
 
-    async def _dead(self, runs: RunFilter) -> list[str]:
-        """The owners that are dead, where it is asked which runs are owned."""
-        owners = () if runs.owned is None else await self._fetch(self._questions.OWNERS)
-        return [owner for (owner,) in owners if self._leases.is_gone(owner)]
+    async def _dead(self) -> list[str]:
+        """The owners of runs that are dead."""
+        return [owner for (owner,) in await self._fetch(self._questions.OWNERS) if self._leases.is_gone(owner)]
+
+    async def _gone(self, runs: RunFilter) -> list[str]:
+        """The same, where it is asked which runs are owned."""
+        return [] if runs.owned is None else await self._dead()

@@ -31,13 +31,15 @@ class EncryptedStore(Wrapper):
     async def create(self, run: Run, versions: Sequence[Version] = ()) -> Lease | None:
         rows = self._encrypted(versions, b"")
         lease = await super().create(run, rows)
-        if lease is not None:
+        if lease is not None and run.status != "waiting":
             await self._stored(lease, rows)
         return lease
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         self._heads.pop(lease, None)
-        await super().release(lease, status, error, seal)
+        await super().release(lease, status, error, seal, wake)
 
     async def chain(self, version: str) -> Sequence[Version]:
         return self._decrypted(await super().chain(version))

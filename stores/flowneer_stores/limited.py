@@ -74,7 +74,8 @@ class LimitedStore(Wrapper):
         self._grow(run.run_id, size, versions)
         lease = await super().create(run, versions)
         if lease is not None:
-            self._sizes[run.run_id] = size
+            if run.status != "waiting":
+                self._sizes[run.run_id] = size
             self._settle(run.run_id, size)
         return lease
 
@@ -82,11 +83,13 @@ class LimitedStore(Wrapper):
         self._sizes.pop(run.run_id, None)
         return await super().claim(run)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         self._sizes.pop(lease.run_id, None)
         if status != "waiting":
             self._warned.discard(lease.run_id)
-        await super().release(lease, status, error, seal)
+        await super().release(lease, status, error, seal, wake)
 
     async def _encoded(self, lease: Lease, versions: Sequence[Version]) -> Sequence[Version]:
         if versions:

@@ -31,8 +31,8 @@ class Methods(VersionStore):
     async def runs(self, *, limit: int = 100, after: str | None = None, **where: Unpack[Where]) -> Page:
         """A page of at most `limit` runs, the newest first; `after` is the `next` of the page before.
 
-        Found by status, flow, tags, owned, created_after, created_before, updated_after, updated_before: all that are
-        given have to be true. Raises BadOption.
+        Found by status, flow, tags, owned, key, cancelling, begun_after, created_after, created_before, updated_after,
+        updated_before: all that are given have to be true. Raises BadOption.
         """
         if not 1 <= limit <= _MOST:
             raise BadOption("limit", limit, f"a page has from 1 to {_MOST} runs")

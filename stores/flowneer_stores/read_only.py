@@ -21,11 +21,16 @@ class ReadOnlyStore(Wrapper):
     async def append(self, lease: Lease, versions: Sequence[Version]) -> NoReturn:
         raise ReadOnly("append versions")
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> NoReturn:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> NoReturn:
         raise ReadOnly("release a run")
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> NoReturn:
         raise ReadOnly("send a signal")
+
+    async def ask_cancel(self, run_id: str) -> NoReturn:
+        raise ReadOnly("cancel a run")
 
     async def drop(self, run_id: str, keep: int, since: int | None = None) -> NoReturn:
         raise ReadOnly("drop versions")

@@ -16,18 +16,20 @@ Row: TypeAlias = Sequence[Any]
 
 
 def as_row(run: Run, owner: str, lease_until: int) -> tuple[Cell, ...]:
-    """The columns of create.sql."""
+    """The columns of create.sql; a run that waits is nobody's."""
     steps, tags = orjson.dumps(run.steps).decode(), orjson.dumps(dict(run.tags)).decode()
-    named = (run.run_id, run.flow, run.state_type, steps, run.status, owner, lease_until)
-    return (*named, run.created, run.updated, run.first, run.fork_of, tags, run.seal)
+    held = (None, 0) if run.status == "waiting" else (owner, lease_until)
+    named = (run.run_id, run.flow, run.state_type, steps, run.status, *held)
+    said = (run.created, run.updated, run.first, run.fork_of, tags, run.seal)
+    return (*named, *said, run.wake, run.priority, run.key, run.begun)
 
 
 def as_run(columns: Sequence[Any], after: str | None = None) -> Run:
-    """A run from the columns of run.sql, but for the first one; raises CorruptRun, which says `after`."""
-    run_id, flow, state_type, steps, *rest = columns
-    *others, tags, seal = rest
-    run = Run(run_id, flow, state_type, _names(steps, run_id, after), *others)
-    return replace(run, tags=_tags(tags, run_id, after), seal=seal)
+    """A run from the columns of run.sql, but for the first two; raises CorruptRun, which says `after`."""
+    stored: Any = Run(*columns)
+    steps, tags = _names(stored.steps, stored.run_id, after), _tags(stored.tags, stored.run_id, after)
+    run: Run = replace(stored, steps=steps, tags=tags, cancelling=bool(stored.cancelling))
+    return run
 
 
 def append_rows(lease: Lease, versions: Sequence[Version]) -> list[tuple[Cell, ...]]:

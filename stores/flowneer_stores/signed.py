@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from flowneer_async.errors import Forged, RunBusy, UnknownRun, UnknownVersion
 from flowneer_async.shield import complete
-from flowneer_async.store import Lease, Page, RunFilter, VersionStore
+from flowneer_async.store import Due, Lease, Page, RunFilter, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version, parse_version_id
 from flowneer_stores.signing import SIZE, SealedHead, Signer, head_of, name_of
 from flowneer_stores.wrapper import Wrapper
@@ -59,7 +59,8 @@ class SignedStore(Wrapper):
         head = head_of(rows[-1]) if rows else SealedHead()
         lease = await super().create(replace(run, seal=self._signer.seal(run, head)), rows)
         if lease is not None:
-            self._owned[lease] = _Owned(run, head)
+            if run.status != "waiting":
+                self._owned[lease] = _Owned(run, head)
             await self._tell_first(lease, run.status, rows)
         return lease
 
@@ -72,12 +73,14 @@ class SignedStore(Wrapper):
         self._owned[lease] = _Owned(claimed, head, is_known=False)
         return lease
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         with suppress(UnknownRun):  # there is nothing to give back of a run that was purged
             owned = self._owned.get(lease) or await self._learned(lease)
             if owned is not None:
                 ended = replace(owned.run, status=status, error=error, seal=seal)
-                await super().release(lease, status, error, await self._end(owned, ended))
+                await super().release(lease, status, error, await self._end(owned, ended), wake)
         self._owned.pop(lease, None)
 
     async def read(self, run_id: str) -> Run:
@@ -104,6 +107,9 @@ class SignedStore(Wrapper):
             seen.add(signal.payload)
             signals.append(self._signer.check_signal(signal))
         return signals
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        return [self._signer.check_run(run)[0] for run in await super().due(wanted, limit)]
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         page = await super().find(runs, limit, after)

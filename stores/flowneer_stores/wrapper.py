@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from flowneer_async.errors import NoTransactions
-from flowneer_async.store import Lease, Page, RunFilter, Transaction, TransactionalStore, VersionStore
+from flowneer_async.store import Due, Lease, Page, RunFilter, Transaction, TransactionalStore, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version
 from flowneer_stores.methods import Methods
 
@@ -39,8 +39,10 @@ class Wrapper(Methods):
         await self._store.append(lease, rows)
         await self._stored(lease, rows)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
-        await self._store.release(lease, status, error, seal)
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
+        await self._store.release(lease, status, error, seal, wake)
 
     async def read(self, run_id: str) -> Run:
         return await self._store.read(run_id)
@@ -56,6 +58,12 @@ class Wrapper(Methods):
 
     async def signals(self, run_id: str) -> Sequence[Signal]:
         return await self._store.signals(run_id)
+
+    async def ask_cancel(self, run_id: str) -> bool:
+        return await self._store.ask_cancel(run_id)
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        return await self._store.due(wanted, limit)
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         return await self._store.find(runs, limit, after)

@@ -58,6 +58,7 @@ class Statements(Protocol):
     START: str
     APPEND: str
     SEND: str
+    ASK_CANCEL: str
     RENEW: str
     RELEASE: str
     CLAIM: str
@@ -68,7 +69,7 @@ class Statements(Protocol):
 
 def in_order(of: Statements) -> Sequence[str]:
     """What runs ask for first of all comes first: they exist before they are written to, and end before a claim."""
-    of_runs = (of.CREATE, of.START, of.APPEND, of.SEND, of.RENEW, of.RELEASE, of.CLAIM)
+    of_runs = (of.CREATE, of.START, of.APPEND, of.SEND, of.ASK_CANCEL, of.RENEW, of.RELEASE, of.CLAIM)
     return (*of_runs, of.DROP, of.PURGE, of.ABANDON)
 
 

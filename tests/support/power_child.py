@@ -71,8 +71,10 @@ class Noting(SqliteStore):
     async def append(self, lease: Lease, versions: Sequence[Version]) -> None:
         await self._noted("append", lease.run_id, tuple(versions), super().append(lease, versions))
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
-        await self._noted("release", lease.run_id, status, super().release(lease, status, error, seal))
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
+        await self._noted("release", lease.run_id, status, super().release(lease, status, error, seal, wake))
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
         return await self._noted("send", run_id, None, super().send(run_id, name, payload, sent))

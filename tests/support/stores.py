@@ -37,6 +37,8 @@ class Guarded(MemoryStore):
         self.appended.append(len(versions))
         await super().append(lease, versions)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         self.ends.append(status)
-        await super().release(lease, status, error, seal)
+        await super().release(lease, status, error, seal, wake)

@@ -40,6 +40,11 @@ def _each(runs: RunFilter, gone: Sequence[str]) -> Iterator[tuple[str, Parameter
         ("created < {}", runs.created_before),
         ("updated >= {}", runs.updated_after),
         ("updated < {}", runs.updated_before),
+        ("begun >= {}", runs.begun_after),
     ):
         if moment is not None:
             yield text, moment
+    if runs.key is not None:
+        yield "key = {}", runs.key
+    if runs.cancelling is not None:
+        yield "cancelling = {}", runs.cancelling

@@ -21,6 +21,7 @@ RELEASE = _read("release.sql")
 RENEW = _read("renew.sql")
 ABANDON = _read("abandon.sql")
 SEND = _read("send.sql")
+ASK_CANCEL = _read("ask_cancel.sql")
 DROP = _read("drop.sql")
 PURGE = _read("purge.sql")
 
@@ -34,11 +35,12 @@ RUN = _read("run.sql")
 CHAIN = _read("chain.sql")
 VERSIONS = _read("versions.sql")
 SIGNALS = _read("signals.sql")
+DUE = _read("due.sql")
 FIND = _read("find.sql")
 COUNT = _read("count.sql")
 OWNERS = _read("owners.sql")
 
-MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1,))
+MIGRATIONS = tuple(_read(f"migrations/{number:03}.sql") for number in (1, 2))
 """What brings a database from schema n to schema n + 1."""
 
 

@@ -16,7 +16,7 @@ from flowneer_async.errors import (
     RunBusy,
     UnknownRun,
 )
-from flowneer_async.store import Lease, Page, RunFilter, check_first, check_row
+from flowneer_async.store import Due, Lease, Page, RunFilter, check_first, check_row
 from flowneer_async.versions import Run, Signal, Status, Version
 from flowneer_stores.database import DatabaseStore
 from flowneer_stores.leases import Leases
@@ -84,11 +84,11 @@ class PostgresStore(DatabaseStore[Opened]):
         check_first(run, versions)
         row = (*as_row(run, self._leases.owner, self._leases.ms), _ticket())
         rows = [(*row, *version[1:]) for version in versions] or [row]
-        return await self._take(run.run_id, queries.START if versions else queries.CREATE, rows)
+        return await self._create(run, queries.START if versions else queries.CREATE, rows)
 
     async def claim(self, run: Run) -> Lease:
         steps, gone = orjson.dumps(run.steps).decode(), self._leases.gone(run)
-        row = (run.run_id, run.epoch, steps, run.seal, self._leases.owner, self._leases.ms, gone, _ticket())
+        row = (run.run_id, run.epoch, steps, run.seal, self._leases.owner, self._leases.ms, gone, run.begun, _ticket())
         lease = await self._take(run.run_id, queries.CLAIM, [row])
         if lease is None:
             raise RunBusy(run.run_id, (await self.read(run.run_id)).owner)
@@ -106,10 +106,12 @@ class PostgresStore(DatabaseStore[Opened]):
             await self._refused(lease, versions[0])
         self._changed(lease.run_id)
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         # First of all: should the write fail, this process may still claim the run anew.
         self._leases.drop(lease)
-        row = (lease.run_id, lease.epoch, status, None if error is None else _text(error), seal)
+        row = (lease.run_id, lease.epoch, status, None if error is None else _text(error), seal, wake)
         await self._writer.write(queries.RELEASE, [row])
         self._changed(lease.run_id)
 
@@ -124,15 +126,27 @@ class PostgresStore(DatabaseStore[Opened]):
             return Signal(run_id, numbers[run_id], name, payload, sent)
         return next(signal for signal in await self.signals(run_id) if signal.number == numbers[run_id])
 
+    async def ask_cancel(self, run_id: str) -> bool:
+        asked = {} if "\0" in run_id else await self._writer.write(queries.ASK_CANCEL, [(run_id,)])
+        if run_id not in asked:
+            raise UnknownRun(run_id)
+        self._changed(run_id)
+        return bool(asked[run_id])
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        lists = (list(each) for each in (wanted.flows, wanted.busy, await self._dead()))
+        rows = await self._fetch(queries.DUE, *lists, limit)
+        return [as_run(columns) for _, *columns in rows]
+
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         before = None if after is None else row_of(after)
-        fits, parameters = conditions(runs, await self._dead(runs), before, given=1)
+        fits, parameters = conditions(runs, await self._gone(runs), before, given=1)
         rows = await self._fetch(queries.FIND.replace("{conditions}", fits), limit + 1, *parameters)
         found = tuple(as_run(columns, str(row)) for row, *columns in rows[:limit])
         return Page(found, str(rows[limit - 1][0]) if len(rows) > limit else None)
 
     async def count(self, runs: RunFilter) -> Mapping[Status, int]:
-        fits, parameters = conditions(runs, await self._dead(runs))
+        fits, parameters = conditions(runs, await self._gone(runs))
         return dict(cast(Any, await self._fetch(queries.COUNT.replace("{conditions}", fits), *parameters)))
 
     async def purge(self, run_id: str) -> None:

@@ -38,6 +38,13 @@ def _each(runs: RunFilter, now: int, gone: Collection[str]) -> Iterator[Conditio
             yield f"{column} >= ?", (after,)
         if until is not None:
             yield f"{column} < ?", (until,)
+    if runs.begun_after is not None:
+        yield "begun >= ?", (runs.begun_after,)
+    # Said of each value as its index does: so it is used.
+    if runs.key is not None:
+        yield "key = ?" if runs.key == "" else "key = ? AND key <> ''", (runs.key,)
+    if runs.cancelling is not None:
+        yield f"cancelling = {int(runs.cancelling)}", ()
 
 
 def _among(column: str, values: Collection[str]) -> Condition:

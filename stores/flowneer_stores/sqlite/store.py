@@ -11,7 +11,7 @@ import orjson
 
 from flowneer_async.errors import BadOption, RunBusy, UnknownRun
 from flowneer_async.policy import unix_ms
-from flowneer_async.store import Lease, Page, RunFilter, check_first, check_row
+from flowneer_async.store import Due, Lease, Page, RunFilter, check_first, check_row
 from flowneer_async.versions import Run, Signal, Status, Version
 from flowneer_stores.database import DatabaseStore
 from flowneer_stores.leases import Leases
@@ -57,11 +57,11 @@ class SqliteStore(DatabaseStore[Opened]):
         check_first(run, versions)
         row = as_row(run, self._leases.owner, self._until())
         rows = [(*row, *version[1:]) for version in versions] or [row]
-        return await self._take(run.run_id, queries.START if versions else queries.CREATE, rows)
+        return await self._create(run, queries.START if versions else queries.CREATE, rows)
 
     async def claim(self, run: Run) -> Lease:
         steps, gone = orjson.dumps(run.steps).decode(), self._leases.gone(run)
-        row = (run.run_id, run.epoch, steps, run.seal, self._leases.owner, self._until(), self._now(), gone)
+        row = (run.run_id, run.epoch, steps, run.seal, self._leases.owner, self._until(), self._now(), gone, run.begun)
         lease = await self._take(run.run_id, queries.CLAIM, [row])
         if lease is None:
             raise RunBusy(run.run_id, (await self.read(run.run_id)).owner)
@@ -76,27 +76,41 @@ class SqliteStore(DatabaseStore[Opened]):
         except Refused:
             await self._refused(lease, versions[0])
 
-    async def release(self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"") -> None:
+    async def release(
+        self, lease: Lease, status: Status, error: str | None = None, seal: bytes = b"", wake: int | None = None
+    ) -> None:
         # First of all: should the write fail, this process may still claim the run anew.
         self._leases.drop(lease)
-        await self._writer.write(queries.RELEASE, [(lease.run_id, lease.epoch, status, error, seal, self._now())])
+        await self._writer.write(queries.RELEASE, [(lease.run_id, lease.epoch, status, error, seal, self._now(), wake)])
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
-        moment = self._now() if sent is None else sent
-        numbers = await self._writer.write(queries.SEND, [(run_id, name, payload, moment)])
+        now = self._now()
+        moment = now if sent is None else sent
+        numbers = await self._writer.write(queries.SEND, [(run_id, name, payload, moment, now)])
         if run_id not in numbers:
             raise UnknownRun(run_id)
         return Signal(run_id, numbers[run_id], name, payload, moment)
 
+    async def ask_cancel(self, run_id: str) -> bool:
+        asked = await self._writer.write(queries.ASK_CANCEL, [(run_id, self._now())])
+        if run_id not in asked:
+            raise UnknownRun(run_id)
+        return bool(asked[run_id])
+
+    async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
+        lists = [orjson.dumps(list(each)).decode() for each in (wanted.flows, wanted.busy, await self._dead())]
+        rows = await self._fetch(queries.DUE, self._now(), *lists, limit)
+        return [as_run(columns) for _, *columns in rows]
+
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         before = None if after is None else row_of(after)
-        fits, parameters = conditions(runs, self._now(), await self._dead(runs), before)
+        fits, parameters = conditions(runs, self._now(), await self._gone(runs), before)
         rows = await self._fetch(queries.FIND.replace("{conditions}", fits), *parameters, limit + 1)
         found = tuple(as_run(columns, str(row)) for row, *columns in rows[:limit])
         return Page(found, str(rows[limit - 1][0]) if len(rows) > limit else None)
 
     async def count(self, runs: RunFilter) -> Mapping[Status, int]:
-        fits, parameters = conditions(runs, self._now(), await self._dead(runs))
+        fits, parameters = conditions(runs, self._now(), await self._gone(runs))
         return dict(cast(Any, await self._fetch(queries.COUNT.replace("{conditions}", fits), *parameters)))
 
     async def purge(self, run_id: str) -> None:

@@ -8,16 +8,19 @@ new AS MATERIALIZED (
     SELECT *
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
                 $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bytea[], $14::bigint[],
-                $15::bigint[], $16::bigint[], $17::text[], $18::bigint[], $19::text[], $20::bigint[], $21::bytea[],
-                $22::bytea[], $23::bytea[])
+                $15::bigint[], $16::text[], $17::bigint[], $18::bigint[],
+                $19::bigint[], $20::bigint[], $21::text[], $22::bigint[], $23::text[], $24::bigint[], $25::bytea[],
+                $26::bytea[], $27::bytea[])
         AS new (run_id, flow, state_type, steps, status, owner, lease, created, updated, first, origin, tags, seal,
-                ticket, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
+                wake, priority, key, begun, ticket, seq, base, fork_of, step_index, path, timestamp, body, parent_digest, digest)
 ),
 born AS (
     INSERT INTO {schema}.flowneer_runs (run_id, flow, state_type, steps, status, epoch, owner, lease_until, created,
-                                        updated, first, fork_of, tags, seal, ticket)
-    SELECT new.run_id, flow, state_type, steps, status, schema.epoch + 1, owner, {now} + lease, created,
-           updated, first, origin, tags::jsonb, seal, ticket
+                                        updated, first, fork_of, tags, seal, wake, priority, key, begun,
+                                        ticket)
+    SELECT new.run_id, flow, state_type, steps, status, schema.epoch + 1, owner,
+           CASE WHEN owner IS NULL THEN 0 ELSE {now} + lease END, created, updated, first, origin, tags::jsonb, seal,
+           wake, priority, key, begun, ticket
     FROM new
     CROSS JOIN schema
     WHERE seq = first

@@ -1,7 +1,7 @@
 -- Runs that fit, the newest first.
 SELECT id, run_id, flow, state_type, steps, status, error,
        COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1),
-       epoch, owner, created, updated, first, fork_of, tags, seal
+       epoch, owner, created, updated, first, fork_of, tags, seal, wake, priority, key, begun, recoveries, cancelling
 FROM flowneer_runs AS runs
 WHERE {conditions}
 ORDER BY id DESC
