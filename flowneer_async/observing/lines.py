@@ -28,15 +28,13 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        facts = {name: _text(fact) if isinstance(fact, str) else fact for name, fact in line.items()}
-        return orjson.dumps(facts, default=_type).decode()
+        return orjson.dumps({name: _fact(fact) for name, fact in line.items()}).decode()
 
 
-def _text(text: str) -> str:
-    """Without lone surrogates, which JSON cannot hold."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _type(fact: object) -> str:
-    """In place of what is no fact of ours, and cannot be written: its type."""
+def _fact(fact: object) -> str | float:
+    """A text without lone surrogates, or a number; in place of what is neither, or too large for JSON, its type."""
+    if isinstance(fact, str):
+        return fact.encode(errors="backslashreplace").decode()
+    if isinstance(fact, float) or (isinstance(fact, int) and -(2**63) <= fact < 2**63):
+        return fact
     return type(fact).__qualname__

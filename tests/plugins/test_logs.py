@@ -10,6 +10,7 @@ import pytest
 from flowneer_async import Context, FlowError
 from flowneer_async.plugins import log_lines
 from flowneer_async.testing import FakeWorld
+from flowneer_stores import MemoryStore
 from tests.support.plugged import State, flow, nothing
 
 SECRET = "hunter2"
@@ -118,3 +119,15 @@ async def test_an_application_whose_records_have_a_run_id_already_is_no_trouble(
             return record
 
     await flow().then(nothing).add_hooks(log_lines(Own("own", logging.DEBUG))).run({})
+
+
+async def test_a_run_whose_store_fails_is_put_down_and_not_over(lines: list[logging.LogRecord]) -> None:
+    """It is for somebody else to go on with."""
+
+    class Broken(MemoryStore):
+        async def append(self, *args: Any, **more: Any) -> Any:
+            raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        await flow().then(nothing).with_versioned_checkpoint(Broken()).add_hooks(log_lines()).run({}, run_id="r")
+    assert written(lines)[-1] == "INFO run r is put down"
