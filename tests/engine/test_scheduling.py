@@ -112,6 +112,20 @@ async def test_a_look_asks_the_store_nothing_where_nothing_is_due() -> None:
     assert store.created == hours(13, 13, 14, 14)
 
 
+async def test_a_look_reckons_no_times_where_nothing_is_due() -> None:
+    asked = list[datetime]()
+
+    class Counted(Every):
+        def after(self, moment: datetime) -> datetime:
+            asked.append(moment)
+            return Every.after(self, moment)
+
+    scheduler = Store().scheduler(Schedule("s", "flow", {}, Counted(HOUR), "last"))
+    for second in range(60):
+        await scheduler.look(ms(BEGAN) + 1000 * second)
+    assert asked == [BEGAN]
+
+
 @pytest.mark.parametrize(("missed", "started"), [("skip", []), ("last", [12]), ("all", [9, 10, 11, 12])])
 async def test_times_that_were_missed_while_no_engine_was_there_are_caught_up_with_as_chosen(
     missed: Missed, started: list[int]
@@ -168,6 +182,19 @@ async def test_no_time_is_lost_while_the_store_cannot_tell_which_was_the_last() 
             assert store.created == []
         world.move(1)
     assert store.created == hours(13, 14, 15, 16)
+
+
+async def test_a_time_that_could_not_be_started_before_the_machine_slept_is_missed() -> None:
+    store, world = Store(), world_at(BEGAN)
+    scheduler = store.scheduler(schedule())
+    await scheduler.look(world.now())
+    world.move(60 * 60)
+    store.busy = 1
+    with pytest.raises(StoreBusy):
+        await scheduler.look(world.now())
+    world.move(4 * 60 * 60)
+    await scheduler.look(world.now())
+    assert store.created == hours(17)
 
 
 async def test_a_schedule_that_cannot_be_started_keeps_no_other_from_it() -> None:
@@ -350,6 +377,12 @@ def test_a_name_that_makes_no_run_id_is_refused(name: Any) -> None:
         schedule(name)
     assert (caught.value.kind, caught.value.name) == ("schedule", name)
     assert schedule("a" * 111).name == "a" * 111
+
+
+def test_a_flow_is_named_as_flows_are() -> None:
+    with pytest.raises(BadName) as caught:
+        Schedule("s", "@flow", {}, Every(HOUR))
+    assert (caught.value.kind, caught.value.name) == ("flow", "@flow")
 
 
 def test_a_choice_that_is_none_is_refused() -> None:
