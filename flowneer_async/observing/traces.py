@@ -46,9 +46,8 @@ class Traces(Telemetry):
     def execution(self, run: Run) -> Generator[Tell]:
         """A span, which is the current one meanwhile; nothing else of the context around it is passed on."""
         above = _W3C.extract({"traceparent": run.tags.get(_TAG, "")}, ambient.Context())
-        span = self._tracer.start_span(
-            "run", above, trace.SpanKind.CONSUMER, _attributes(run), [] if run.begun is None else _links(above)
-        )
+        links = [] if run.begun is None else [trace.Link(trace.get_current_span(above).get_span_context())]
+        span = self._tracer.start_span("run", above, trace.SpanKind.CONSUMER, _attributes(run), links)
         with current(span, ambient.Context()), self._works.on(run, lambda work: _close(span, work)) as tell:
             yield tell
 
@@ -67,11 +66,6 @@ class Traces(Telemetry):
 
 def _attributes(run: Run) -> dict[str, str | int]:
     return {"flowneer.run_id": run.run_id, "flowneer.flow": run.flow, "flowneer.recoveries": run.recoveries}
-
-
-def _links(above: ambient.Context) -> list[trace.Link]:
-    span = trace.get_current_span(above).get_span_context()
-    return [trace.Link(span)] if span.is_valid else []
 
 
 def _close(span: trace.Span, work: Work) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from opentelemetry import context as ambient
 from opentelemetry import trace
@@ -28,7 +29,7 @@ def spans(tracer: trace.Tracer | None = None) -> Hooks[object]:
 
 
 def step_spans(tracer: trace.Tracer) -> Hooks[object]:
-    """The same but for the run's span: what stood below it stands below the span that is current when the run begins.
+    """The same but for the run's span: what stood below it stands below the span that is current then.
 
     For whoever makes a span around each execution of a run, as an engine's telemetry does.
     """
@@ -60,15 +61,7 @@ class _Spans:
         """The spans that others may stand below, by their path; that of the run has none."""
 
     def hooks(self) -> Hooks[object]:
-        return Hooks(
-            before_flow=self.begun,
-            after_flow=self.ended,
-            wrap_step=self.around_step,
-            wrap_parallel_fn=self.around_lane,
-        )
-
-    def begun(self, state: object, ctx: Context) -> None:
-        self._open.of(ctx)[""] = trace.get_current_span()
+        return Hooks(after_flow=self.ended, wrap_step=self.around_step, wrap_parallel_fn=self.around_lane)
 
     def ended(self, state: object, ctx: Context, status: Status) -> None:
         self._open.drop(state, ctx, status)
@@ -101,7 +94,7 @@ class _Spans:
                 raise
 
     def _above(self, ctx: Context) -> ambient.Context:
-        """The context of the span that this one stands below: that of the innermost lane around it, or of the run."""
+        """The context of the span that this one stands below: the innermost lane's, the run's, or the current one."""
         spans = self._open.of(ctx)
         frames = decode(ctx.step)
         paths = (encode(frames[:depth]) for depth in range(len(frames) - 1, -1, -1))
@@ -111,6 +104,9 @@ class _Spans:
 
 class _RunSpans(_Spans):
     """Those of runs as well."""
+
+    def hooks(self) -> Hooks[object]:
+        return replace(super().hooks(), before_flow=self.begun)
 
     def begun(self, state: object, ctx: Context) -> None:
         self._open.of(ctx)[""] = self._tracer.start_span("run", attributes={"flowneer.run_id": ctx.run_id})

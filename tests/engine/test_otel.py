@@ -1,5 +1,8 @@
 """OpenTelemetry of an engine: one trace for a run however often it is put down, few metrics, no value of the state."""
 
+import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +18,9 @@ from flowneer_async import Context, FlowBuilder, FlowError, Run
 from flowneer_async.engine.telemetry import Several, Telemetry
 from flowneer_async.errors import Fenced
 from flowneer_async.events import RunFailed, RunStarted, RunWaiting, StepRetried
+from flowneer_async.observing import LogLines
 from flowneer_async.observing.otel import OpenTelemetry
+from flowneer_async.observing.work import Work
 from tests.support.observed import Collected, Hand, State, collected, context_of, facts
 
 SECRET = "hunter2"
@@ -275,6 +280,20 @@ async def test_no_span_and_no_metric_holds_a_value_of_the_state(seen: Collected)
     assert len(seen.named("run")) == 2
     assert seen.numbers("runs") == [({"flow": "report", "status": "failed"}, 1)]
     assert SECRET not in seen.everything()
+
+
+async def test_nothing_is_kept_of_an_execution_that_is_over(seen: Collected) -> None:
+    others = [each for each in gc.get_objects() if isinstance(each, Work)]
+    told = Several(telemetry(seen), LogLines())
+    await Hand(told, report().then(nothing)).work({})
+    assert [each for each in gc.get_objects() if isinstance(each, Work) and each not in others] == []
+
+
+def test_opentelemetry_is_imported_where_it_is_used() -> None:
+    code = "import sys, flowneer_async.observing; print([name for name in sys.modules if 'opentelemetry' in name])"
+    path = "".join(f"sys.path.insert(0, {entry!r})\n" for entry in reversed(sys.path) if entry)
+    ran = subprocess.run([sys.executable, "-c", f"import sys\n{path}{code}"], capture_output=True, text=True)
+    assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
 
 
 class Spy(Telemetry):
