@@ -4,7 +4,7 @@ That of OpenTelemetry is in `flowneer_async.observing.otel`, which needs the ext
 the state: ids, names, paths, the types of errors, counts and times alone.
 """
 
-from flowneer_async.observing.lines import JsonLines
+from flowneer_async.observing.lines import JsonFormatter
 from flowneer_async.observing.logs import LogLines
 
-__all__ = ["JsonLines", "LogLines"]
+__all__ = ["JsonFormatter", "LogLines"]

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import orjson
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Writes a record as one line of JSON, for services whose logs are read by machines.
 
         handler = logging.StreamHandler()
-        handler.setFormatter(JsonLines())
+        handler.setFormatter(JsonFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
 
     Each has `time` (UTC), `level`, `logger` and `message`; those on runs have `flow_run`, `flow_name` and what else

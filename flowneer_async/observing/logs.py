@@ -26,7 +26,7 @@ class LogLines(Telemetry):
     ERROR: a step or a run failed, or a run was given up. DEBUG: a step is done. Lines hold ids, paths and the types of
     errors, and have them as attributes too: `flow_run`, `flow_name`, `flow_step`, `flow_attempt`, `flow_error`,
     `flow_status`, `flow_seconds` (since the run was accepted), `flow_recoveries`.
-    `JsonLines` writes these as JSON.
+    `JsonFormatter` writes these as JSON.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:

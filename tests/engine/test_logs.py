@@ -11,7 +11,7 @@ import pytest
 from flowneer_async import Context, FlowBuilder, FlowError, Run
 from flowneer_async.errors import Fenced
 from flowneer_async.events import RunFailed, RunWaiting
-from flowneer_async.observing import JsonLines, LogLines
+from flowneer_async.observing import JsonFormatter, LogLines
 from tests.support.observed import Hand, State, heard
 
 SECRET = "hunter2"
@@ -146,7 +146,7 @@ async def test_no_line_holds_a_value_of_the_state(lines: list[logging.LogRecord]
     with pytest.raises(OSError, match=SECRET), told.execution(hand.run):
         raise OSError(SECRET)
     assert len(lines) > 10
-    assert SECRET not in "".join(f"{line.getMessage()} {vars(line)} {JsonLines().format(line)}" for line in lines)
+    assert SECRET not in "".join(f"{line.getMessage()} {vars(line)} {JsonFormatter().format(line)}" for line in lines)
 
 
 # JSON -----------------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
 
 def read(made: logging.LogRecord) -> dict[str, Any]:
     """The record as a line of JSON, read again."""
-    line = JsonLines().format(made)
+    line = JsonFormatter().format(made)
     assert len(line.splitlines()) == 1
     return json.loads(line)
 
