@@ -58,9 +58,10 @@ class Telemetry:
     def execution(self, run: Run) -> AbstractContextManager[Tell]:
         """Around each time that this process works on a run, until it ends or is put down.
 
-        `run` is as it was found: `begun` is None where this is the first time. What happens meanwhile is given to the
-        function; one execution may wait and at once go on. The run is over where `ended` was told in it; else it waits
-        where its last event was RunWaiting; else it was put down in the middle, for somebody to go on with.
+        `run` is as it was found, or made: this is the first time where it had not begun, or has no version yet (`head`
+        is -1). What happens meanwhile is given to the function; one execution may wait and at once go on. The run is
+        over where `ended` was told in it; else it waits where its last event was RunWaiting; else it was put down in
+        the middle, for somebody to go on with.
         """
         return nullcontext(_heed_nothing)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from flowneer_async.engine.telemetry import Telemetry, Tell
 from flowneer_async.hooks import Hooks
-from flowneer_async.observing.work import Work, Works
+from flowneer_async.observing.work import Work, Works, goes_on
 from flowneer_async.plugins.logs import BEGINS, STANDS, Line, default_logger, step_lines, write
 from flowneer_async.versions import Run, Status
 
@@ -44,7 +44,7 @@ class LogLines(Telemetry):
     @contextmanager
     def execution(self, run: Run) -> Generator[Tell]:
         """A line when it begins or goes on, and one when it is put down."""
-        self._write(BEGINS if run.begun is None else _GOES_ON, run)
+        self._write(_GOES_ON if goes_on(run) else BEGINS, run)
         with self._works.on(run, lambda work: self._left(run, work)) as tell:
             yield tell
 

@@ -9,7 +9,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from flowneer_async.engine.telemetry import Telemetry, Tell
 from flowneer_async.hooks import Hooks
-from flowneer_async.observing.work import Work, Works
+from flowneer_async.observing.work import Work, Works, goes_on
 from flowneer_async.plugins.otel import current, step_spans
 from flowneer_async.versions import Run, Status
 
@@ -46,7 +46,7 @@ class Traces(Telemetry):
     def execution(self, run: Run) -> Generator[Tell]:
         """A span, which is the current one meanwhile; nothing else of the context around it is passed on."""
         above = _W3C.extract({"traceparent": run.tags.get(_TAG, "")}, ambient.Context())
-        links = [] if run.begun is None else [trace.Link(trace.get_current_span(above).get_span_context())]
+        links = [trace.Link(trace.get_current_span(above).get_span_context())] if goes_on(run) else []
         span = self._tracer.start_span("run", above, trace.SpanKind.CONSUMER, _attributes(run), links)
         with current(span, ambient.Context()), self._works.on(run, lambda work: _close(span, work)) as tell:
             yield tell

@@ -34,6 +34,11 @@ class Work:
         self.error = error_type(error) if isinstance(error, FlowError) else type_name(error)
 
 
+def goes_on(run: Run) -> bool:
+    """Was this run, as it was found or made, worked on before?"""
+    return run.begun is not None and run.head >= 0
+
+
 class Works:
     """All of them, by the ids of their runs."""
 

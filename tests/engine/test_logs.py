@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ async def test_the_life_of_a_run_is_written_line_by_line(lines: list[logging.Log
         "DEBUG run r: step ask is done",
         "INFO run r is completed",
     ]
+
+
+def test_a_run_goes_on_unless_it_was_made_just_now_or_had_not_begun(lines: list[logging.LogRecord]) -> None:
+    made, queued, slept = replace(RUN, begun=1), replace(RUN, head=0), replace(RUN, begun=1, head=0)
+    for run in (made, queued, slept):
+        with LogLines().execution(run):
+            pass
+    assert written(lines)[::2] == ["INFO run r begins", "INFO run r begins", "INFO run r goes on"]
 
 
 async def test_a_failure_is_a_line_for_the_step_and_one_for_the_run_which_names_the_error(

@@ -114,7 +114,7 @@ async def test_a_run_whose_caller_is_not_sampled_is_not_sampled_either(seen: Col
 
 @pytest.mark.parametrize("tag", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
 def test_a_run_with_no_traceparent_or_a_bad_one_is_traced_by_itself(seen: Collected, tag: str) -> None:
-    found = Run("r", "report", "dict", (), tags={"@traceparent": tag}, begun=1)
+    found = Run("r", "report", "dict", (), tags={"@traceparent": tag}, begun=1, head=1)
     with telemetry(seen).execution(found):
         pass
     [run] = seen.spans

@@ -126,7 +126,7 @@ class Hand:
             async def watch(event: Event) -> None:
                 tell(event)
 
-            self.run = replace(self.run, begun=1)
+            self.run = replace(self.run, begun=1, head=1)
             work = flow.execution(state, run_id=self.run.run_id, answer=answer, world=self.world, watch=watch)
             await work.open()
             try:
