@@ -19,9 +19,11 @@ CANCELLED = End("cancelled")
 class Control:
     """The wishes of whoever has begun to work on a run."""
 
-    __slots__ = ("halted", "latest", "when_cut")
+    __slots__ = ("end", "halted", "latest", "when_cut")
 
     def __init__(self) -> None:
+        self.end: End | None = None
+        """How the run stands, once that is stored."""
         self.halted: End | None = None
         """No new step begins: then the run ends so."""
         self.when_cut = CANCELLED

@@ -11,8 +11,10 @@ from typing import Self
 from flowneer_async.answers import NO_ANSWER, Answer
 from flowneer_async.asking import Watch
 from flowneer_async.authoring import Authoring
+from flowneer_async.control import Control
 from flowneer_async.defining import check_choice, check_count, check_name
 from flowneer_async.errors import BadOption, PluginCollision, StoreNeeded, UnknownVersion
+from flowneer_async.events import Waiting
 from flowneer_async.hooks import Filter, Filtered, Hooks, matcher
 from flowneer_async.keeping import NO_TAGS
 from flowneer_async.payload import sent
@@ -194,14 +196,15 @@ class FlowBuilder(Authoring[S]):
         deps: object = None,
         world: World = _WORLD,
         watch: Watch | None = None,
+        control: Control | None = None,
     ) -> Execution[S]:
         """What `run` and `resume` do, in halves: `await execution.open()`, then `await execution.work()`.
 
         For those who own runs in the background, as an engine does: between the two the run is stored, and nothing has
-        begun. `watch` is told each event. Raises as `run` does.
+        begun. `watch` is told each event; by `control` the run is halted, or said how to end. Raises as `run` does.
         """
         given = None if answer is NO_ANSWER else Answer(answer, at)
-        return Execution(self._plan, state, run_id, deps, world, watch, given, tags)
+        return Execution(self._plan, state, run_id, deps, world, watch, given, tags, control)
 
     def stream(
         self,
@@ -240,6 +243,10 @@ class FlowBuilder(Authoring[S]):
         Raises UnknownVersion, UnknownRun, ForeignRun, CorruptVersion, BrokenChain, StateTypeUnknown, StoreNeeded.
         """
         return await Reading(self._plan).snapshot(self._full_store("resolve", version), version)
+
+    async def waiting_for(self, run_id: str) -> tuple[Waiting, ...]:
+        """What a stored run waits for, as `Result.waits` has it; raises UnknownRun, ForeignRun, StoreNeeded."""
+        return await Reading(self._plan).waits(self._full_store("waiting_for", run_id), run_id)
 
     async def plan_resume(self, run_id: str) -> ResumePlan:
         """What going on with a stored run would do, or why it cannot: nothing is run, and nothing is stored.

@@ -13,11 +13,12 @@ from flowneer_async.cursor import decode, quoted, static
 from flowneer_async.differ import Mirror
 from flowneer_async.encoding import Codec
 from flowneer_async.errors import BadOption, FlowChanged, FlowneerError, ForeignRun, HalfCopied, StateTypeUnknown
+from flowneer_async.events import Waiting
 from flowneer_async.finding import renamed, renamed_facts
 from flowneer_async.memory import Memory, split, steps_in
 from flowneer_async.passed import before, check_known, check_passed
 from flowneer_async.plan import Plan
-from flowneer_async.resuming import ResumePlan, done_in, planned
+from flowneer_async.resuming import ResumePlan, done_in, planned, waits_in
 from flowneer_async.state import DICT, Shape, named_types, shape_of
 from flowneer_async.store import VersionStore
 from flowneer_async.versions import ROOT, Run, Snapshot, Version, is_half, parse_version_id, resolved, version_id
@@ -147,6 +148,13 @@ class Reading:
         run_id, _ = parse_version_id(version)
         stored = await self.stored(store, await self.run(store, run_id), version)
         return Snapshot(stored.step_index, self.build(Mirror(self.codec, stored.texts)))
+
+    async def waits(self, store: VersionStore, run_id: str) -> tuple[Waiting, ...]:
+        """What a run of this flow waits for; raises UnknownRun, ForeignRun and the like."""
+        run = await self.run(store, run_id)
+        stored = await self.stored(store, run, version_id(run_id, run.head))
+        memory = Memory(self.codec, renamed_facts(self._plan.body, stored.facts))
+        return tuple(waits_in(self._plan.body, memory))
 
     async def preview(self, store: VersionStore, run_id: str) -> ResumePlan:
         """What going on with a run would do, or why it cannot; raises UnknownRun."""

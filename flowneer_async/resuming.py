@@ -65,7 +65,7 @@ def planned(found: ResumePlan, body: Body[Any], done: Sequence[str], memory: Mem
     if memory.has("", "error") and body.on_error is None and not left:
         error = cast(dict[str, str], memory.get("", "error"))
         return replace(found, skipped=skipped, reason=Undone(found.run_id, error["step"], error["error"]))
-    waits = tuple(_waits(body, memory))
+    waits = tuple(waits_in(body, memory))
     return replace(found, skipped=skipped, again=tuple(again), in_doubt=tuple(doubts), asks=tuple(asks), waits=waits)
 
 
@@ -80,7 +80,8 @@ def done_in(paths: Sequence[str], positions: Sequence[str]) -> tuple[str, ...]:
     return tuple(path for path in paths if path in found)
 
 
-def _waits(body: Body[Any], memory: Memory) -> Iterator[Waiting]:
+def waits_in(body: Body[Any], memory: Memory) -> Iterator[Waiting]:
+    """What a run waits for, as far as it remembers."""
     for path, kind in open_questions(memory, body).items():
         if kind == "settled":
             yield Waiting("doubt", path)

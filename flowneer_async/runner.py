@@ -63,11 +63,12 @@ class Execution(Generic[S]):
         watch: Watch | None = None,
         answer: Answer | None = None,
         tags: Mapping[str, str] = NO_TAGS,
+        control: Control | None = None,
     ) -> None:
         self._plan, self._deps, self._world, self._watch = plan.checked, deps, world, watch
         self._opening = Opening(self._plan, state, run_id, world, mirrors=watch is not None, answer=answer, tags=tags)
         self._opened: Opened | None = None
-        self.control = Control()
+        self.control = Control() if control is None else control
 
     @property
     def run_id(self) -> str:
@@ -97,6 +98,7 @@ class Execution(Generic[S]):
     async def abandon(self, end: End) -> None:
         """Give back a run that was taken, without a step."""
         await complete(self._opening.abandon(end))
+        self.control.end = end
 
     async def work(self) -> Result[S]:
         """Walk the steps of the run that was taken, store how that ended, and tell."""
@@ -275,6 +277,7 @@ class _Run:
         try:
             if self._journal is not None:
                 await complete(self._journal.close(end, self._opened.state))
+                self._control.end = end
         except Unsaved as unsaved:
             raise unsaved.error from None
         finally:

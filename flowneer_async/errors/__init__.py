@@ -35,7 +35,13 @@
     │   ├── Fenced                   another owner has taken this run over
     │   ├── FlowChanged              the steps that a run has passed are not those of the flow
     │   ├── ForeignRun               the run belongs to another flow
-    │   └── HalfCopied               the run is a copy that was not finished
+    │   ├── HalfCopied               the run is a copy that was not finished
+    │   ├── EngineStopped            the engine is not, or no longer, at work
+    │   ├── UnknownFlow              the engine has no flow of this name
+    │   ├── NotCompleted             the run is over, and has no result
+    │   ├── Parked                   the run's process has died too often in a row
+    │   ├── DeadlineExceeded         the run was not over at its deadline
+    │   └── ChildFailed              a run that a step has called was not completed
     └── StoreError                   a store that cannot do what it was asked
         ├── UnknownRun  UnknownVersion
         ├── CorruptVersion  BrokenChain  CorruptRun  VersionConflict
@@ -57,6 +63,14 @@ from flowneer_async.errors.definition import (
     DefinitionError,
     DuplicateName,
     PluginCollision,
+)
+from flowneer_async.errors.engine import (
+    ChildFailed,
+    DeadlineExceeded,
+    EngineStopped,
+    NotCompleted,
+    Parked,
+    UnknownFlow,
 )
 from flowneer_async.errors.family import FlowneerError
 from flowneer_async.errors.run import (
@@ -125,12 +139,15 @@ __all__ = [
     "BadTransaction",
     "BrokenChain",
     "CannotReduce",
+    "ChildFailed",
     "CircuitOpen",
     "CorruptRun",
     "CorruptSignal",
     "CorruptVersion",
+    "DeadlineExceeded",
     "DefinitionError",
     "DuplicateName",
+    "EngineStopped",
     "ExtraMissing",
     "FailedBefore",
     "Fenced",
@@ -143,9 +160,11 @@ __all__ = [
     "MergeConflict",
     "NoTransactions",
     "NotADatabase",
+    "NotCompleted",
     "NotEncrypted",
     "NotFinished",
     "NotWaiting",
+    "Parked",
     "PluginCollision",
     "ReadOnly",
     "RunBusy",
@@ -173,6 +192,7 @@ __all__ = [
     "Undone",
     "UnknownAnchor",
     "UnknownCase",
+    "UnknownFlow",
     "UnknownKey",
     "UnknownRun",
     "UnknownVersion",

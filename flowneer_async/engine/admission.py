@@ -1,0 +1,106 @@
+"""Which runs may be at work: the places of this process, and the limits of flows and keys over all processes."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+
+from flowneer_async.engine.limits import FREE, Limits
+from flowneer_async.store import Due, RunFilter, VersionStore
+from flowneer_async.versions import Run, Status
+
+_AT_WORK: frozenset[Status] = frozenset(["running"])
+
+
+class Admission:
+    """Gives places to runs, `places` at most at the same time, and knows which flows and keys have none left.
+
+    Whether a limit leaves room is asked of the store, before a run is taken and again after it: of two processes that
+    took the last place in the same moment, each sees the other, and gives it back. Races can exceed only a rate, by
+    one run for each other process.
+    """
+
+    def __init__(self, store: VersionStore, flows: frozenset[str], limits: Mapping[str, Limits], places: int) -> None:
+        self._store, self._flows, self._limits = store, flows, limits
+        self.free = places
+        """How many places there are left in this process."""
+        self._full: set[str] = set()
+        self._busy: set[str] = set()
+        self._turns = {flow: anyio.Lock() for flow in limits}
+
+    def is_limited(self, flow: str) -> bool:
+        """Has the flow any limits?"""
+        return flow in self._limits
+
+    def take(self) -> None:
+        """Give a place to a run."""
+        self.free -= 1
+
+    def give_back(self, flow: str, key: str) -> None:
+        """Its place is free again, and there may be one for another of its flow or key."""
+        self.free += 1
+        self._full.discard(flow)
+        self._busy.discard(key)
+
+    def look_again(self) -> None:
+        """What other processes work on may have changed."""
+        self._full.clear()
+        self._busy.clear()
+
+    def wanted(self) -> Due:
+        """The runs for which there may be a place."""
+        return Due(self._flows - self._full, frozenset(self._busy))
+
+    @asynccontextmanager
+    async def turn(self, flow: str) -> AsyncGenerator[None]:
+        """Of a flow that has limits, one run after the other is taken."""
+        if flow not in self._turns:
+            yield
+        else:
+            async with self._turns[flow]:
+                yield
+
+    async def may_begin(self, run: Run, now: int) -> bool:
+        """May this run be at work, too? One that is counted already, for its process has died, may."""
+        limits = self._limits.get(run.flow, FREE)
+        if limits is FREE or run.status == "running":
+            return True
+        if run.flow in self._full or run.key in self._busy:
+            return False
+        return await self._has_room(run, limits, 0) and await self._is_in_rate(run, limits, now)
+
+    async def may_stay(self, run: Run) -> bool:
+        """The same for a run that was just taken: did another process take the last place in the same moment?"""
+        limits = self._limits.get(run.flow, FREE)
+        return limits is FREE or run.status == "running" or await self._has_room(run, limits, 1)
+
+    async def _has_room(self, run: Run, limits: Limits, own: int) -> bool:
+        if limits.concurrency is not None:
+            number = await self._count(RunFilter(_AT_WORK, run.flow))
+            if number - own >= limits.concurrency:
+                self._full.add(run.flow)
+                return False
+        if limits.per_key is not None and run.key:
+            number = await self._count(RunFilter(_AT_WORK, run.flow, key=run.key))
+            if number - own >= limits.per_key:
+                self._busy.add(run.key)
+                return False
+        return True
+
+    async def _is_in_rate(self, run: Run, limits: Limits, now: int) -> bool:
+        rate = limits.rate
+        if rate is None or run.begun is not None:
+            return True
+        since = now - round(rate.per * 1000) + 1
+        if await self._count(RunFilter(flow=run.flow, begun_after=since)) >= rate.limit:
+            self._full.add(run.flow)
+            return False
+        return True
+
+    async def _count(self, runs: RunFilter) -> int:
+        return sum((await self._store.count(runs)).values())
+
+
+def key_of(flow: str, key: str | None) -> str:
+    """How a key is stored: it is shared by runs of one flow."""
+    return "" if key is None else f"{flow}/{key}"

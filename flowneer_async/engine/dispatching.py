@@ -1,0 +1,183 @@
+"""Finding the runs that somebody should go on with, and taking them."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flowneer_async.control import CANCELLED, End
+from flowneer_async.engine.admission import Admission
+from flowneer_async.engine.job import Job
+from flowneer_async.engine.settling import Settling
+from flowneer_async.engine.telemetry import Telemetry
+from flowneer_async.engine.workshop import Workshop
+from flowneer_async.errors import FlowneerError, Parked, RunBusy, UnknownRun
+from flowneer_async.policy import Backoff, World
+from flowneer_async.runner import Execution
+from flowneer_async.shield import complete
+from flowneer_async.store import RunFilter, VersionStore
+from flowneer_async.versions import Run, Status
+
+Resume: TypeAlias = Callable[[str, Job], Execution[Any]]
+"""What would go on with the run of a flow of this name."""
+
+_LOG = logging.getLogger("flowneer_async.engine")
+_PAGE = 100
+_SPREAD = 500  # ms: two that gave back the last place do not come back together
+_AGAIN = Backoff(1.0, 2.0, 300.0, 0.5)
+_RUNNING: frozenset[Status] = frozenset(["running"])
+
+
+class Dispatcher:
+    """Takes runs that are due, as long as there are places; looks when it is poked, and every `poll` seconds."""
+
+    def __init__(
+        self,
+        group: TaskGroup,
+        store: VersionStore,
+        admission: Admission,
+        workshop: Workshop,
+        settling: Settling,
+        telemetry: Telemetry,
+        world: World,
+        resume: Resume,
+        max_recoveries: int,
+        poll: float,
+    ) -> None:
+        self._group, self._store, self._admission, self._workshop = group, store, admission, workshop
+        self._settling, self._telemetry, self._world, self._resume = settling, telemetry, world, resume
+        self._max_recoveries, self._poll = max_recoveries, poll
+        self._poked = anyio.Event()
+        self._later: dict[str, tuple[int, int]] = {}
+        """Runs that could not be gone on with: how often in a row, and when to try again, in Unix ms."""
+        self._taking = 0
+        self.has_backlog = True
+        """Are there, for all that is known, runs that wait for a place?"""
+
+    def poke(self) -> None:
+        """Look at once."""
+        self._poked.set()
+
+    def freed(self, job: Job) -> None:
+        """A place is free: look who is next."""
+        self.poke()
+        if job.error is not None and job.is_left:
+            self._put_off(job.run_id, job.error)
+            return
+        self._later.pop(job.run_id, None)
+        end = job.control.end
+        if end is not None and end.wake is not None:
+            self.expect(end.wake)
+
+    def expect(self, wake: int) -> None:
+        """A run is to be woken at this time, in Unix ms: look then, unless there is a look before that anyway."""
+        seconds = (wake - self._world.now()) / 1000
+        if seconds <= 0:
+            self.has_backlog = True
+            self.poke()
+        elif seconds <= self._poll:
+            self._group.start_soon(self._poke_in, seconds)
+
+    async def _poke_in(self, seconds: float) -> None:
+        await self._world.sleep(seconds)
+        self.poke()
+
+    async def work(self) -> None:
+        """Look whenever it is poked, until cancelled."""
+        while True:
+            self._poked = anyio.Event()
+            try:
+                await self._look()
+            except FlowneerError as error:
+                _LOG.warning("the store could not be asked which runs are due: %s", error)
+            await self._poked.wait()
+
+    async def look_around(self) -> None:
+        """See what other processes have done, and want done here."""
+        self._admission.look_again()
+        self.poke()
+        page = await self._store.find(RunFilter(_RUNNING, cancelling=True), _PAGE)
+        for run in page.runs:
+            job = self._workshop.jobs.get(run.run_id)
+            if job is not None:
+                job.cut()
+
+    async def _look(self) -> None:
+        now = self._world.now()
+        self._later = {run_id: each for run_id, each in self._later.items() if each[1] > now - 60_000}
+        free = self._admission.free
+        if free <= 0:
+            self.has_backlog = True
+            return
+        limit = min(free, _PAGE) + len(self._later) + self._taking
+        due = await self._store.due(self._admission.wanted(), limit)
+        taken = [run for run in due if self._place(run, now)]
+        self.has_backlog = len(due) >= limit
+        if self.has_backlog and taken:
+            self.poke()
+
+    def _place(self, run: Run, now: int) -> bool:
+        """Begin to take a run, where there is a place for it."""
+        _, later = self._later.get(run.run_id, (0, 0))
+        if later > now or run.run_id in self._workshop.jobs or self._admission.free <= 0:
+            return False
+        job = self._workshop.place(run.run_id, run.flow, run.key)
+        self._taking += 1
+        self._group.start_soon(self._take, run, job, name=f"run {run.run_id}")
+        return True
+
+    async def _take(self, run: Run, job: Job) -> None:
+        """Take a run and work on it, or leave its place to another one."""
+        execution: Execution[Any] | None = None
+        try:
+            async with self._admission.turn(run.flow):
+                execution = await self._taken(run, job)
+        except (RunBusy, UnknownRun):  # somebody else was quicker
+            pass
+        except FlowneerError as error:
+            job.error = error
+        finally:
+            self._taking -= 1
+            if execution is None:
+                self._workshop.leave(job)
+        if execution is not None:
+            await self._workshop.work(job, execution)
+
+    async def _taken(self, run: Run, job: Job) -> Execution[Any] | None:
+        now = self._world.now()
+        if run.cancelling:
+            await self._settling.finish(run, CANCELLED)
+            return None
+        if not await self._admission.may_begin(run, now):
+            return None
+        execution = self._resume(run.flow, job)
+        await execution.open()
+        if not await self._admission.may_stay(run):
+            await execution.abandon(End("waiting", wake=now + round(_SPREAD * self._world.draw())))
+        elif run.status != "running" or await self._is_recovered(run, execution):
+            return execution
+        return None
+
+    async def _is_recovered(self, run: Run, execution: Execution[Any]) -> bool:
+        """Is this run, whose process has died, to be tried again?"""
+        found = await self._store.read(run.run_id)
+        if found.recoveries <= self._max_recoveries:
+            self._telemetry.recovered(found)
+            return True
+        self._telemetry.parked(found)
+        await complete(self._park(found, execution))
+        return False
+
+    async def _park(self, run: Run, execution: Execution[Any]) -> None:
+        end = End("failed", str(Parked(run.run_id, run.recoveries)))
+        await execution.abandon(end)
+        await self._settling.told(run, end)
+
+    def _put_off(self, run_id: str, error: Exception) -> None:
+        times = self._later.get(run_id, (0, 0))[0] + 1
+        wait = _AGAIN.wait(times, self._world.draw)
+        self._later[run_id] = times, self._world.now() + round(wait * 1000)
+        what = str(error) if isinstance(error, FlowneerError) else type(error).__qualname__
+        _LOG.warning("run %s cannot be gone on with, and is tried again in %.0f s: %s", run_id, wait, what)

@@ -1,0 +1,37 @@
+"""Hearing at once that the process is to end, whoever else hears it too."""
+
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def hearing(told: Callable[[], None]) -> Generator[None]:
+    """Call `told` when the process gets SIGTERM or SIGINT, and then whoever handled it before.
+
+    A web server hears them too, but ends what it has begun before it tells its application: streams of events would
+    keep it waiting for ever. Outside the main thread, where no signal can be heard, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        told()
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in SIGNALS:
+        signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is hear:
+                signal.signal(number, handler)
