@@ -108,7 +108,7 @@ def _line(part: Run | Version | Signal | End) -> dict[str, object]:
 
 
 def _run_line(run: Run) -> dict[str, object]:
-    """All of a run but for who owns it, and when it was stored."""
+    """All of a run but for who owns it, how often one has died, whether it is to be cancelled, and when it was stored."""
     error = {} if run.error is None else _written("error", run.error.encode("utf-8", "surrogatepass"))
     return {
         "run_id": run.run_id,
@@ -123,6 +123,10 @@ def _run_line(run: Run) -> dict[str, object]:
         "fork_of": run.fork_of,
         "tags": dict(sorted(run.tags.items())),
         "seal": run.seal.hex(),
+        "wake": run.wake,
+        "priority": run.priority,
+        "key": run.key,
+        "begun": run.begun,
     }
 
 
@@ -144,7 +148,17 @@ def _run(line: Line) -> Run:
         fork_of=fork_of,
         tags=tags,
         seal=bytes.fromhex(line["seal"]),
+        **_engine(line),
     )
+
+
+def _engine(line: Line) -> dict[str, Any]:
+    """What is there for an engine; a release that had none began a run at once, and it is looked when to wake it."""
+    if "priority" not in line:
+        created = _int(line, "created")
+        return {"begun": created, "wake": created if line["status"] == "waiting" else None}
+    times = {name: None if line[name] is None else _int(line, name) for name in ("wake", "begun")}
+    return {**times, "priority": _int(line, "priority"), "key": _text(line, "key")}
 
 
 def _version(run_id: str, line: Line) -> Version:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from flowneer_async import BadOption, Fenced, Lease, Run, RunBusy, Status, StoreError, Version, VersionStore
-from flowneer_async.store import EVERY_STATUS, RunFilter, resolve
+from flowneer_async.store import EVERY_STATUS, Due, RunFilter, resolve
 from flowneer_async.testing.chains import EARLY, body_of, first_kept, new_run
 from flowneer_async.versions import Head, grow, head_of
 from tests.support.stores import KINDS, opened
@@ -30,6 +30,14 @@ tags = st.dictionaries(st.sampled_from(["team", "ü'", ""]), st.sampled_from(["a
 times = st.integers(EARLY, EARLY + 9)
 steps = st.lists(st.tuples(times, st.booleans()), max_size=4)
 """Versions to come: when each is made, and whether it is a keyframe."""
+NOW, LATER = EARLY + 1000, 2 * EARLY
+"""A time of a store's own clock, whichever, and one that will not come while these tests run."""
+keys = st.sampled_from(["", "k", "ü'"])
+wakes = st.none() | times | st.just(LATER)
+engines = st.fixed_dictionaries(
+    {"wake": wakes, "priority": st.integers(-1, 1), "key": keys, "begun": st.none() | times},
+)
+"""What is kept of a run for an engine."""
 filters = st.builds(
     RunFilter,
     status=st.just(EVERY_STATUS) | st.frozensets(statuses),
@@ -38,6 +46,9 @@ filters = st.builds(
     owned=st.none() | st.booleans(),
     created_after=st.none() | times,
     created_before=st.none() | times,
+    begun_after=st.none() | times,
+    key=st.none() | keys,
+    cancelling=st.none() | st.booleans(),
 )
 
 
@@ -79,7 +90,13 @@ def grown(head: Head, more: Sequence[tuple[int, bool]], fork_of: str | None = No
 
 def plain(run: Run) -> Run:
     """What is the same in every store: no epoch, no owner's name, and no time of a store's own clock."""
-    return replace(run, epoch=0, owner=None if run.owner is None else "somebody", updated=0, tags=dict(run.tags))
+    owner = None if run.owner is None else "somebody"
+    return replace(run, epoch=0, owner=owner, updated=0, tags=dict(run.tags), wake=said(run.wake))
+
+
+def said(wake: int | None) -> int | None:
+    """A time at which to wake a run, as it was given; NOW where it is the store's own."""
+    return NOW if wake is not None and EARLY + 9 < wake < LATER else wake
 
 
 async def told(asked: Awaitable[object]) -> Told:
@@ -130,13 +147,33 @@ class KeptRuns(RuleBasedStateMachine):
 
     # What changes a run -----------------------------------------------------------------------------------------------
 
-    @rule(run_id=run_ids, more=steps, flow=st.sampled_from(["flow", "other"]), tags=tags, created=times, fork=run_ids)
+    @rule(
+        run_id=run_ids,
+        more=steps,
+        flow=st.sampled_from(["flow", "other"]),
+        tags=tags,
+        created=times,
+        fork=run_ids,
+        status=st.sampled_from(["running", "waiting"]),
+        engine=engines,
+    )
     def create(
-        self, run_id: str, more: list[tuple[int, bool]], flow: str, tags: dict[str, str], created: int, fork: str
+        self,
+        run_id: str,
+        more: list[tuple[int, bool]],
+        flow: str,
+        tags: dict[str, str],
+        created: int,
+        fork: str,
+        status: Status,
+        engine: dict[str, Any],
     ) -> None:
-        """A new run, with some versions; a fork where there is one to fork from. Nothing, where the id is taken."""
+        """A new run, with some versions; a fork where there is one to fork from. Nothing, where the id is taken.
+
+        One that waits is nobody's.
+        """
         origin = self.model[fork].kept[0].id if fork in self.model and self.model[fork].kept else None
-        run = replace(new_run(run_id), flow=flow, tags=tags, created=created, fork_of=origin)
+        run = replace(new_run(run_id), flow=flow, tags=tags, created=created, fork_of=origin, status=status, **engine)
         versions = grown(Head(run_id), more, origin)
         self.store(run, versions)
 
@@ -154,7 +191,8 @@ class KeptRuns(RuleBasedStateMachine):
             assert leases == [None] * len(leases)
             return
         self.owned(run.run_id, leases)
-        self.model[run.run_id] = Life(run, list(versions), len(self.leases) - 1)
+        owner = None if run.status == "waiting" else len(self.leases) - 1
+        self.model[run.run_id] = Life(replace(run, cancelling=False), list(versions), owner)
 
     def owned(self, run_id: str, leases: list[Told]) -> None:
         given = tuple(lease for lease in leases if isinstance(lease, Lease))
@@ -170,11 +208,11 @@ class KeptRuns(RuleBasedStateMachine):
             self.read.append((run_id, self.changes[run_id], runs))
 
     @precondition(lambda self: self.read)
-    @rule(data=st.data())
-    def claim(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), begun=times)
+    def claim(self, data: st.DataObject, begun: int) -> None:
         """A run as it was read just now, or long ago, is claimed if nobody has owned it since."""
         run_id, changes, runs = data.draw(st.sampled_from(self.read[-4:]))
-        claims = self.every(lambda store, number: store.claim(runs[number]))
+        claims = self.every(lambda store, number: store.claim(replace(runs[number], begun=begun)))
         life = self.model.get(run_id)
         if life is None:
             assert claims == ["UnknownRun"] * len(claims)
@@ -183,6 +221,8 @@ class KeptRuns(RuleBasedStateMachine):
         else:
             self.owned(run_id, claims)
             life.owner, life.run = len(self.leases) - 1, replace(life.run, status="running", error=None)
+            began = begun if life.run.begun is None else life.run.begun
+            life.run = replace(life.run, begun=began, wake=None, cancelling=False)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), more=steps, skipped=st.sampled_from([0, 0, 0, 1]))
@@ -204,15 +244,19 @@ class KeptRuns(RuleBasedStateMachine):
             life.versions += versions
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), status=statuses, error=st.none() | st.just("why"))
-    def release(self, data: st.DataObject, status: Status, error: str | None) -> None:
+    @rule(data=st.data(), status=statuses, error=st.none() | st.just("why"), wake=wakes)
+    def release(self, data: st.DataObject, status: Status, error: str | None, wake: int | None) -> None:
         """By whichever lease: it is nothing where the lease is over, or the run."""
         number = data.draw(st.integers(max(0, len(self.leases) - 5), len(self.leases) - 1))
         run_id, leases = self.leases[number]
-        self.all_say(None, lambda store, each: store.release(leases[each], status, error))
+        self.all_say(None, lambda store, each: store.release(leases[each], status, error, b"", wake))
         life = self.model.get(run_id)
         if life is not None and life.owner == number:
-            life.owner, life.run = None, replace(life.run, status=status, error=error)
+            came, is_open = life.run.wake, status in ("running", "waiting")
+            kept = {"running": came, "waiting": wake if came is None else came}.get(status)
+            cancelling = is_open and life.run.cancelling
+            life.owner = None
+            life.run = replace(life.run, status=status, error=error, wake=kept, cancelling=cancelling)
             self.changes[run_id] += 1
 
     @rule(run_id=run_ids, name=st.sampled_from(["go", "ü"]), payload=st.binary(max_size=3), sent=times)
@@ -222,8 +266,26 @@ class KeptRuns(RuleBasedStateMachine):
         assert signals == [signals[0]] * len(signals)
         if run_id in self.model:
             self.model[run_id].signals.append((name, payload))
+            self.wake(self.model[run_id])
         else:
             assert signals[0] == "UnknownRun"
+
+    @rule(run_id=run_ids)
+    def ask_cancel(self, run_id: str) -> None:
+        """Of a run that is not over."""
+        life = self.model.get(run_id)
+        if life is None:
+            self.all_say("UnknownRun", lambda store, _: store.ask_cancel(run_id))
+            return
+        is_open = life.run.status in ("running", "waiting")
+        self.all_say(is_open, lambda store, _: store.ask_cancel(run_id))
+        if is_open:
+            life.run = replace(life.run, cancelling=True)
+            self.wake(life)
+
+    def wake(self, life: Life) -> None:
+        if life.run.status in ("running", "waiting"):
+            life.run = replace(life.run, wake=NOW)
 
     @rule(run_id=run_ids, keep=st.integers(0, 6), since=st.none() | times)
     def drop(self, run_id: str, keep: int, since: int | None) -> None:
@@ -254,6 +316,26 @@ class KeptRuns(RuleBasedStateMachine):
         expected = [expected_run(life) for life in lives]
         self.all_say(expected, lambda store, _: found(store, wanted, limit))
         self.all_say(Counter(run.status for run in expected), lambda store, _: store.count(wanted))
+
+    @rule(
+        flows=st.frozensets(st.sampled_from(["flow", "other", "none"])),
+        busy=st.frozensets(keys),
+        limit=st.integers(0, 4),
+    )
+    def due(self, flows: frozenset[str], busy: frozenset[str], limit: int) -> None:
+        """In their order; of those that were woken by the store's own clock, that clock knows it."""
+        lives = [life for life in self.model.values() if life.run.flow in flows and life.run.key not in busy]
+        expected = sorted((-life.run.priority, since) for life in lives if (since := due_since(life)) is not None)
+        for runs in self.every(lambda store, _: store.due(Due(flows, busy), limit)):
+            assert isinstance(runs, Sequence)
+            assert [(-run.priority, 0 if run.status == "running" else said(run.wake)) for run in runs] == expected[
+                :limit
+            ]
+            known = [plain(run) for run in runs]
+            assert known == [expected_run(self.model[run.run_id]) for run in runs]
+            rows = [(-run.priority, run.wake, list(self.model).index(run.run_id)) for run in runs]
+            waiting = [row for row, run in zip(rows, runs, strict=True) if run.status == "waiting"]
+            assert waiting == sorted(waiting)
 
     @rule(run_id=run_ids, seq=st.integers(-1, 12), last=st.none() | st.integers(0, 12))
     def look_back(self, run_id: str, seq: int, last: int | None) -> None:
@@ -288,7 +370,18 @@ def fits(life: Life, wanted: RunFilter) -> bool:
         and wanted.owned in (None, life.owner is not None)
         and (wanted.created_after is None or run.created >= wanted.created_after)
         and (wanted.created_before is None or run.created < wanted.created_before)
+        and (wanted.begun_after is None or (run.begun is not None and run.begun >= wanted.begun_after))
+        and wanted.key in (None, run.key)
+        and wanted.cancelling in (None, run.cancelling)
     )
+
+
+def due_since(life: Life) -> int | None:
+    """When somebody should have gone on with a run; None where nobody should yet."""
+    if life.run.status == "running":
+        return 0 if life.owner is None else None
+    wake = life.run.wake
+    return wake if life.run.status == "waiting" and wake is not None and wake <= NOW else None
 
 
 def expected_run(life: Life) -> Run:

@@ -81,6 +81,7 @@ async def no_run(store: VersionStore, run_id: str = "run") -> bool:
 # What is moved is the same ------------------------------------------------------------------------------------------
 
 _texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
+_numbers = st.integers(-(2**63), 2**63 - 1)
 
 
 @settings(max_examples=50, deadline=None)
@@ -93,6 +94,9 @@ _texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
     st.dictionaries(_texts, _texts, max_size=3),
     st.lists(st.tuples(st.text(max_size=3), st.binary(max_size=5)), max_size=4),
     st.binary(max_size=3),
+    st.fixed_dictionaries(
+        {"wake": st.none() | _numbers, "priority": _numbers, "key": _texts, "begun": st.none() | _numbers}
+    ),
 )
 async def test_what_was_exported_is_imported_as_it_was(
     random: Random,
@@ -103,11 +107,12 @@ async def test_what_was_exported_is_imported_as_it_was(
     tags: dict[str, str],
     signals: list[tuple[str, bytes]],
     seal: bytes,
+    engine: dict[str, Any],
 ) -> None:
     """Every version, signal and field of any run, also of one that was pruned; and it exports to the same bytes."""
     one, other, third = MemoryStore(), MemoryStore(), MemoryStore()
     versions = Drawn(random, length).versions if length else []
-    await keep(one, versions, status=status, error=error, tags=tags, seal=seal)
+    await keep(one, versions, status=status, error=error, tags=tags, seal=seal, **engine)
     await one.drop("run", kept)
     for name, payload in signals:
         await one.send("run", name, payload)
@@ -467,6 +472,10 @@ def put(at: int, **fields: object) -> Callable[[list[Any]], object]:
         (1, lambda lines: lines[0]["run"].update(status="x"), "it is not what an export"),
         (1, lambda lines: lines[0]["run"].update(tags=[1]), "it is not what an export"),
         (1, lambda lines: lines[0]["run"].update(steps=[1]), "it is not what an export"),
+        (1, lambda lines: lines[0]["run"].update(wake="1"), "it is not what an export"),
+        (1, lambda lines: lines[0]["run"].update(priority=None), "it is not what an export"),
+        (1, lambda lines: lines[0]["run"].update(key=1), "it is not what an export"),
+        (1, lambda lines: lines[0]["run"].pop("begun"), "it is not what an export"),
         (1, lambda lines: lines.pop(0), "it is not what an export"),
         (3, put(2, seq="1"), "it is not what an export"),
         (3, put(2, seq=True), "it is not what an export"),
@@ -498,6 +507,20 @@ async def test_lines_that_make_no_run_are_refused(
         await import_run(store, summed(lines))
     assert (caught.value.line, reason in caught.value.reason) == (line, True), caught.value
     assert await no_run(store)
+
+
+@pytest.mark.parametrize("status", ["waiting", "completed"])
+async def test_what_a_release_without_an_engine_has_exported_is_imported(status: Status) -> None:
+    """Its runs began when they were created; when one that waits is to be woken is not known: it is looked at once."""
+    one, other = MemoryStore(), MemoryStore()
+    await keep(one, Drawn(Random(3), 6).versions, status=status)
+    lines = [orjson.loads(line) for line in await exported(one)]
+    for field in ("wake", "priority", "key", "begun"):
+        del lines[0]["run"][field]
+    await import_run(other, summed(lines))
+    run = await one.read("run")
+    wake = run.created if status == "waiting" else None
+    assert (await held(other))[0] == replace(run, epoch=0, updated=0, begun=run.created, wake=wake)
 
 
 async def test_lines_may_come_from_a_file_or_from_afar(tmp_path: Path) -> None:

@@ -124,6 +124,10 @@ class DatabaseStore(Methods, Generic[O]):
                 self._changed(run_id)
                 return first[run_id] - was
 
+    @property
+    def lag(self) -> float:
+        return 0.0 if self._opened is None else self._opened.writer.lag
+
     @abstractmethod
     async def _make(self) -> O:
         """Open all that the store consists of."""
@@ -181,7 +185,8 @@ class DatabaseStore(Methods, Generic[O]):
         if run.status != "waiting":
             return await self._take(run.run_id, statement, rows)
         created = await self._writer.write(statement, rows)
-        return Lease(run.run_id, created[run.run_id]) if run.run_id in created else None
+        # An epoch that it never had: this lease is good for nothing.
+        return Lease(run.run_id, created[run.run_id] - 1) if run.run_id in created else None
 
     async def _take(self, run_id: str, statement: str, rows: Sequence[tuple[Cell, ...]]) -> Lease | None:
         """Create or claim a run; None where it is not to be had."""

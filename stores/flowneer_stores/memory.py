@@ -51,7 +51,8 @@ class MemoryStore(Methods):
         owner = None if run.status == "waiting" else _OWNER
         stored = replace(run, tags=dict(run.tags), epoch=lease.epoch, owner=owner, recoveries=0, cancelling=False)
         self._kept[run.run_id] = _Kept(self._rows, stored, list(versions))
-        return lease
+        # Of one that is nobody's, an epoch that it never had.
+        return Lease(run.run_id, lease.epoch - 1) if owner is None else lease
 
     async def claim(self, run: Run) -> Lease:
         await anyio.lowlevel.checkpoint()

@@ -24,6 +24,11 @@ def row_of(after: str) -> int:
 class Methods(VersionStore):
     """A full store, and what can be done with any."""
 
+    @property
+    def lag(self) -> float:
+        """For how long what is being written waits already, in seconds; 0 where nothing is."""
+        return 0.0
+
     async def resolve(self, version: str) -> Snapshot[Plain]:
         """The state that a version stood for, as a plain dict."""
         return await resolve(self, version)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import isawaitable
 from typing import TypeAlias
 
@@ -10,6 +11,7 @@ from flowneer_async.errors import Forged, RunBusy, UnknownRun, UnknownVersion
 from flowneer_async.shield import complete
 from flowneer_async.store import Due, Lease, Page, RunFilter, VersionStore
 from flowneer_async.versions import Run, Signal, Status, Version, parse_version_id
+from flowneer_stores.readable import readable
 from flowneer_stores.signing import SIZE, SealedHead, Signer, head_of, name_of
 from flowneer_stores.wrapper import Wrapper
 
@@ -109,7 +111,7 @@ class SignedStore(Wrapper):
         return signals
 
     async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
-        return [self._signer.check_run(run)[0] for run in await super().due(wanted, limit)]
+        return await readable(partial(super().due, wanted), lambda run: self._signer.check_run(run)[0], limit)
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         page = await super().find(runs, limit, after)

@@ -80,6 +80,10 @@ class Wrapper(Methods):
     def changes(self, run_id: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
         return self._store.changes(run_id)
 
+    @property
+    def lag(self) -> float:
+        return self._store.lag if isinstance(self._store, Methods) else 0.0
+
     async def begin(self) -> Transaction:
         if not isinstance(self._store, TransactionalStore):
             raise NoTransactions(f"a {type(self._store).__qualname__}")

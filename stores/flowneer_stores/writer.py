@@ -86,6 +86,8 @@ class Writer:
         self._desk = desk
         self._queues: dict[str, deque[_Job]] = {statement: deque() for statement in desk.order}
         self._queued = self._writing = 0
+        self._asked: dict[object, float] = {}
+        """When each write that is not done was asked for, the oldest first."""
         self._closing = self._together = False
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -98,6 +100,8 @@ class Writer:
         """
         if self._closing:
             raise StoreClosed(self._desk.place)
+        write = object()
+        self._asked[write] = self._loop.time()
         try:
             if self._writing or self._queued or self._together:
                 return await self._put(statement, rows)
@@ -106,6 +110,13 @@ class Writer:
         except asyncio.CancelledError:
             await complete(self._desk.settle())
             raise
+        finally:
+            del self._asked[write]
+
+    @property
+    def lag(self) -> float:
+        """For how long the oldest write that is not done has been waiting, in seconds; 0 without one."""
+        return self._loop.time() - next(iter(self._asked.values())) if self._asked else 0.0
 
     async def close(self) -> None:
         """Do what is left, and end."""

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -30,6 +31,7 @@ from flowneer_stores.postgres.lines import Access, Line, Lines
 from flowneer_stores.postgres.news import News
 from flowneer_stores.postgres.opened import Opened
 from flowneer_stores.postgres.transaction import PostgresTransaction, Sessions, Transactions
+from flowneer_stores.readable import readable
 from flowneer_stores.rows import Row, as_row, as_run
 from flowneer_stores.writer import Writer
 
@@ -134,9 +136,8 @@ class PostgresStore(DatabaseStore[Opened]):
         return bool(asked[run_id])
 
     async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
-        lists = (list(each) for each in (wanted.flows, wanted.busy, await self._dead()))
-        rows = await self._fetch(queries.DUE, *lists, limit)
-        return [as_run(columns) for _, *columns in rows]
+        lists = [list(each) for each in (wanted.flows, wanted.busy, await self._dead())]
+        return await readable(partial(self._fetch, queries.DUE, *lists), as_run, limit)
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         before = None if after is None else row_of(after)

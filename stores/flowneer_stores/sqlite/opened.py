@@ -6,17 +6,19 @@ from dataclasses import dataclass
 import aiosqlite
 
 from flowneer_stores.sqlite.transaction import Transactions
+from flowneer_stores.sqlite.watches import Watches
 from flowneer_stores.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Two connections, and two tasks' worth of work on one of them; those of transactions come and go."""
+    """Two connections, and who uses them; those of transactions come and go."""
 
     db: aiosqlite.Connection
     writer: Writer
     reader: aiosqlite.Connection
     transactions: Transactions
+    watches: Watches
 
     def changed(self, run_id: str) -> None:
         """Whoever watches a run looks for himself."""
@@ -30,6 +32,7 @@ class Opened:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.db.close)
             stack.push_async_callback(self.reader.close)
+            self.watches.close()
             await self.writer.close()
 
     def stop(self) -> None:
@@ -37,3 +40,4 @@ class Opened:
         for connection in (self.db, self.reader):
             connection.stop()  # pyright: ignore[reportUnknownMemberType]
         self.transactions.stop()
+        self.watches.close()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from flowneer_async.versions import Run, Signal, Status, Version
 from flowneer_stores.database import DatabaseStore
 from flowneer_stores.leases import Leases
 from flowneer_stores.methods import row_of
+from flowneer_stores.readable import readable
 from flowneer_stores.rows import Row, append_rows, as_row, as_run
 from flowneer_stores.sqlite import queries
 from flowneer_stores.sqlite.compact import compacted
@@ -25,9 +27,8 @@ from flowneer_stores.sqlite.finding import conditions
 from flowneer_stores.sqlite.opened import Opened
 from flowneer_stores.sqlite.transaction import SqliteTransaction, Transactions
 from flowneer_stores.sqlite.translate import translated
+from flowneer_stores.sqlite.watches import Watches
 from flowneer_stores.writer import Refused, Writer
-
-_LOOK = 0.05  # seconds between two looks for a change
 
 
 class SqliteStore(DatabaseStore[Opened]):
@@ -99,8 +100,7 @@ class SqliteStore(DatabaseStore[Opened]):
 
     async def due(self, wanted: Due, limit: int) -> Sequence[Run]:
         lists = [orjson.dumps(list(each)).decode() for each in (wanted.flows, wanted.busy, await self._dead())]
-        rows = await self._fetch(queries.DUE, self._now(), *lists, limit)
-        return [as_run(columns) for _, *columns in rows]
+        return await readable(partial(self._fetch, queries.DUE, self._now(), *lists), as_run, limit)
 
     async def find(self, runs: RunFilter, limit: int, after: str | None = None) -> Page:
         before = None if after is None else row_of(after)
@@ -122,15 +122,8 @@ class SqliteStore(DatabaseStore[Opened]):
     @asynccontextmanager
     async def changes(self, run_id: str) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
         await self.read(run_id)
-        seen = await self._data_version()
-
-        async def changed() -> None:
-            nonlocal seen
-            while (now := await self._data_version()) == seen:
-                await self._sleep(_LOOK)
-            seen = now
-
-        yield changed
+        async with self._open.watches.watch(run_id) as changed:
+            yield changed
 
     async def compact(self) -> int:
         """Give the pages of what was dropped or purged back to the file system, while runs go on; how many bytes.
@@ -151,7 +144,8 @@ class SqliteStore(DatabaseStore[Opened]):
             await db.close()
             raise
         writer = Writer(SqliteDesk(db, self._place, self._timeout))
-        return Opened(db, writer, reader, Transactions(self._path, self._timeout, self._sleep, self._refused))
+        transactions = Transactions(self._path, self._timeout, self._sleep, self._refused)
+        return Opened(db, writer, reader, transactions, Watches(self._place, self._fetch, self._sleep))
 
     async def _extend(self, writer: Writer, leases: Sequence[Lease]) -> Container[str]:
         until = self._until()
@@ -159,10 +153,6 @@ class SqliteStore(DatabaseStore[Opened]):
 
     def _until(self) -> int:
         return self._now() + self._leases.ms
-
-    async def _data_version(self) -> int:
-        """A number that is another one after each commit, of whichever process."""
-        return int((await self._fetch("PRAGMA data_version"))[0][0])
 
     async def _fetch(self, question: str, *parameters: Any) -> Sequence[Row]:
         reader = self._open.reader

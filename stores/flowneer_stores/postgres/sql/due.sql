@@ -31,7 +31,7 @@ found AS MATERIALIZED (
     ORDER BY priority DESC, due, id
     LIMIT $4
 )
-SELECT id, run_id, flow, state_type, steps, status, error,
+SELECT run_id, flow, state_type, steps, status, error,
        COALESCE((SELECT max(seq) FROM {schema}.flowneer_versions WHERE run = id), first - 1),
        epoch, owner, created, updated, first, fork_of, tags::text, seal, wake, priority, key, begun, recoveries, cancelling
 FROM found

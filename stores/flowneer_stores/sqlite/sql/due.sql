@@ -26,7 +26,7 @@ found AS (
     ORDER BY flowneer_runs.priority DESC, due, id
     LIMIT ?5
 )
-SELECT id, run_id, flow, state_type, steps, status, error,
+SELECT run_id, flow, state_type, steps, status, error,
        COALESCE((SELECT max(seq) FROM flowneer_versions WHERE run = runs.id), -1),
        epoch, owner, created, updated, first, fork_of, tags, seal, wake, priority, key, begun, recoveries, cancelling
 FROM found
