@@ -1,9 +1,12 @@
 """What a real engine tells: a trace that spans restarts, the life of each run in lines and metrics, and no value."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,8 +21,11 @@ from flowneer_async.engine import Engine, Several
 from flowneer_async.errors import NotCompleted
 from flowneer_async.observing import JsonFormatter, LogLines
 from flowneer_async.observing.otel import OpenTelemetry
-from flowneer_stores import MemoryStore
+from flowneer_stores import MemoryStore, SqliteStore
+from tests.support import traced_child
+from tests.support.children import ENVIRONMENT
 from tests.support.observed import Collected, State, collected, context_of, facts, heard
+from tests.support.traced_child import FLOW
 
 SECRET = "hunter2"
 
@@ -99,6 +105,24 @@ async def test_a_run_that_an_engine_puts_down_when_it_is_left_goes_on_in_its_tra
     assert [facts(run.attributes)["outcome"] for run in runs] == ["running", "completed"]
     assert [len(run.links) for run in runs] == [0, 1]
     assert seen.numbers("runs") == [({"flow": "order", "status": "completed"}, 1)]
+
+
+async def test_a_run_whose_process_is_killed_goes_on_in_its_trace_in_the_next_process(
+    seen: Collected, tmp_path: Path
+) -> None:
+    database = str(tmp_path / "runs.db")
+    program = [sys.executable, Path(traced_child.__file__), database]
+    with subprocess.Popen(program, env=ENVIRONMENT | {"HANGS": "1"}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        trace_id = process.stdout.readline().strip()
+        process.kill()
+    async with SqliteStore(database) as store, Engine(store, [FLOW], telemetry=telemetry(seen)) as engine:
+        await (await engine.handle("r")).result()
+    [run] = seen.named("run")
+    assert placed(seen.spans) == {("run", "elsewhere"), ("hang", "run")}
+    assert trace.format_trace_id(context_of(run).trace_id) == trace_id
+    assert [trace.format_trace_id(link.context.trace_id) for link in run.links] == [trace_id]
+    assert seen.numbers("recoveries") == [({"flow": "order"}, 1)]
 
 
 async def test_a_run_that_waits_for_a_place_begins_below_its_caller_without_a_link(seen: Collected) -> None:
