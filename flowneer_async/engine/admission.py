@@ -36,9 +36,12 @@ class Admission:
         """Give a place to a run."""
         self.free -= 1
 
-    def give_back(self, flow: str, key: str) -> None:
-        """Its place is free again, and there may be one for another of its flow or key."""
+    def give_back(self) -> None:
+        """The place is free again."""
         self.free += 1
+
+    def ended(self, flow: str, key: str) -> None:
+        """A run is not at work any more: there may be room for another of its flow or key."""
         self._full.discard(flow)
         self._busy.discard(key)
 

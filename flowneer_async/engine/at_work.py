@@ -78,6 +78,7 @@ class AtWork:
     def halt(self) -> None:
         """Let no new run and no new step begin."""
         self.stopping.set()
+        self.dispatcher.stop()
         self.workshop.halt()
 
     async def look_for_work(self) -> None:

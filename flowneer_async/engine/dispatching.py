@@ -16,7 +16,6 @@ from flowneer_async.engine.workshop import Workshop
 from flowneer_async.errors import FlowneerError, Parked, RunBusy, UnknownRun
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Execution
-from flowneer_async.shield import complete
 from flowneer_async.store import RunFilter, VersionStore
 from flowneer_async.versions import Run, Status
 
@@ -53,6 +52,7 @@ class Dispatcher:
         self._later: dict[str, tuple[int, int]] = {}
         """Runs that could not be gone on with: how often in a row, and when to try again, in Unix ms."""
         self._taking = 0
+        self._is_stopped = False
         self.has_backlog = True
         """Are there, for all that is known, runs that wait for a place?"""
 
@@ -74,11 +74,17 @@ class Dispatcher:
     def expect(self, wake: int) -> None:
         """A run is to be woken at this time, in Unix ms: look then, unless there is a look before that anyway."""
         seconds = (wake - self._world.now()) / 1000
+        if self._is_stopped:
+            return
         if seconds <= 0:
             self.has_backlog = True
             self.poke()
         elif seconds <= self._poll:
             self._group.start_soon(self._poke_in, seconds)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._is_stopped = True
 
     async def _poke_in(self, seconds: float) -> None:
         await self._world.sleep(seconds)
@@ -154,26 +160,29 @@ class Dispatcher:
             return None
         execution = self._resume(run.flow, job)
         await execution.open()
-        if not await self._admission.may_stay(run):
-            await execution.abandon(End("waiting", wake=now + round(_SPREAD * self._world.draw())))
-        elif run.status != "running" or await self._is_recovered(run, execution):
+        try:
+            end = await self._refused(run, now)
+        except BaseException:
+            await execution.abandon(End("running"))
+            raise
+        if end is None:
             return execution
-        return None
-
-    async def _is_recovered(self, run: Run, execution: Execution[Any]) -> bool:
-        """Is this run, whose process has died, to be tried again?"""
-        found = await self._store.read(run.run_id)
-        if found.recoveries <= self._max_recoveries:
-            self._telemetry.recovered(found)
-            return True
-        self._telemetry.parked(found)
-        await complete(self._park(found, execution))
-        return False
-
-    async def _park(self, run: Run, execution: Execution[Any]) -> None:
-        end = End("failed", str(Parked(run.run_id, run.recoveries)))
         await execution.abandon(end)
         await self._settling.told(run, end)
+        return None
+
+    async def _refused(self, run: Run, now: int) -> End | None:
+        """How a run that was just taken is to be given back; None where it may go on."""
+        if not await self._admission.may_stay(run):
+            return End("waiting", wake=now + round(_SPREAD * self._world.draw()))
+        if run.status != "running":
+            return None
+        found = await self._store.read(run.run_id)  # its process has died
+        if found.recoveries > self._max_recoveries:
+            self._telemetry.parked(found)
+            return End("failed", str(Parked(run.run_id, found.recoveries)))
+        self._telemetry.recovered(found)
+        return None
 
     def _put_off(self, run_id: str, error: Exception) -> None:
         times = self._later.get(run_id, (0, 0))[0] + 1

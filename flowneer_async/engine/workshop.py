@@ -51,7 +51,7 @@ class Workshop:
     def leave(self, job: Job) -> None:
         """This process does not, or no longer, work on a run."""
         del self.jobs[job.run_id]
-        self._admission.give_back(job.flow, job.key)
+        self._admission.give_back()
         job.over.set()
         if not self.jobs:
             self._empty.set()
@@ -67,6 +67,7 @@ class Workshop:
             with self._telemetry.execution(execution.run) as job.tell:
                 await self._to_its_end(job, execution)
         finally:
+            self._admission.ended(job.flow, job.key)
             self.leave(job)
 
     def halt(self) -> None:
