@@ -38,7 +38,7 @@ class Wish:
 
 
 class Accepting:
-    """Makes runs: stored when that is acknowledged, and begun at once where there is a place."""
+    """Makes runs: stored when that is acknowledged, and begun at once where there is a slot."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Accepting:
     async def accept(self, flow: FlowBuilder[Any], wish: Wish) -> str:
         """Make a run, unless its id is taken; gives the id. Raises ForeignRun where another flow has it."""
         run_id = self._world.new_run_id() if wish.run_id is None else wish.run_id
-        begins = wish.wake is None and self._has_place(flow, run_id)
+        begins = wish.wake is None and self._has_slot(flow, run_id)
         made = await (self._begin if begins else self._put)(flow, run_id, wish)
         if not made:
             run = await self._store.read(run_id)
@@ -79,10 +79,10 @@ class Accepting:
         return run_id
 
     async def take(self, flow: FlowBuilder[Any], run_id: str, answer: object, at: str | None) -> None:
-        """Go on with a run, at once where there is a place, with an answer that is stored. Raises as `resume` does."""
+        """Go on with a run, at once where there is a slot, with an answer that is stored. Raises as `resume` does."""
         run = await self._store.read(run_id)
-        begins = self._has_place(flow, run_id)
-        job = self._workshop.place(run_id, flow.name, run.key) if begins else Job(run_id, flow.name, run.key)
+        begins = self._has_slot(flow, run_id)
+        job = self._workshop.admit(run_id, flow.name, run.key) if begins else Job(run_id, flow.name, run.key)
         execution = self._opening(flow, job, None, answer, at)
         try:
             await execution.open()
@@ -102,7 +102,7 @@ class Accepting:
 
     async def _begin(self, flow: FlowBuilder[Any], run_id: str, wish: Wish) -> bool:
         """Make a run that begins at once; False where its id is taken."""
-        job = self._workshop.place(run_id, flow.name, wish.key)
+        job = self._workshop.admit(run_id, flow.name, wish.key)
         execution = self._making(flow, job, wish)
         made = False
         try:
@@ -116,7 +116,7 @@ class Accepting:
         return made
 
     async def _put(self, flow: FlowBuilder[Any], run_id: str, wish: Wish) -> bool:
-        """Make a run that begins when its time has come, and there is a place; False where its id is taken."""
+        """Make a run that begins when its time has come, and there is a slot; False where its id is taken."""
         now = self._world.now()
         wake = now if wish.wake is None else wish.wake
         if wish.deadline is not None:
@@ -128,8 +128,8 @@ class Accepting:
             self._dispatcher.expect(wake)
         return made
 
-    def _has_place(self, flow: FlowBuilder[Any], run_id: str) -> bool:
-        """May a run of this id begin before those that wait for a place? Only where there is none of them."""
+    def _has_slot(self, flow: FlowBuilder[Any], run_id: str) -> bool:
+        """May a run of this id begin before those that wait for a slot? Only where there is none of them."""
         is_free = self._admission.free > 0 and not self._dispatcher.has_backlog
         return is_free and not self._admission.is_limited(flow.name) and run_id not in self._workshop.jobs
 

@@ -1,4 +1,4 @@
-"""Which runs may be at work: the places of this process, and the limits of flows and keys over all processes."""
+"""Which runs may be at work: the slots of this process, and the limits of flows and keys over all processes."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -13,17 +13,17 @@ _AT_WORK: frozenset[Status] = frozenset(["running"])
 
 
 class Admission:
-    """Gives places to runs, `places` at most at the same time, and knows which flows and keys have none left.
+    """Gives slots to runs, `slots` at most at the same time, and knows which flows and keys have none left.
 
     Whether a limit leaves room is asked of the store, before a run is taken and again after it: of two processes that
-    took the last place in the same moment, each sees the other, and gives it back. Races can exceed only a rate, by
+    took the last slot in the same moment, each sees the other, and gives it back. Races can exceed only a rate, by
     one run for each other process.
     """
 
-    def __init__(self, store: VersionStore, flows: frozenset[str], limits: Mapping[str, Limits], places: int) -> None:
+    def __init__(self, store: VersionStore, flows: frozenset[str], limits: Mapping[str, Limits], slots: int) -> None:
         self._store, self._flows, self._limits = store, flows, limits
-        self.free = places
-        """How many places there are left in this process."""
+        self.free = slots
+        """How many slots there are left in this process."""
         self._full: set[str] = set()
         self._busy: set[str] = set()
         self._turns = {flow: anyio.Lock() for flow in limits}
@@ -33,11 +33,11 @@ class Admission:
         return flow in self._limits
 
     def take(self) -> None:
-        """Give a place to a run."""
+        """Give a slot to a run."""
         self.free -= 1
 
     def give_back(self) -> None:
-        """The place is free again."""
+        """The slot is free again."""
         self.free += 1
 
     def ended(self, flow: str, key: str) -> None:
@@ -51,7 +51,7 @@ class Admission:
         self._busy.clear()
 
     def wanted(self) -> Due:
-        """The runs for which there may be a place."""
+        """The runs for which there may be a slot."""
         return Due(self._flows - self._full, frozenset(self._busy))
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ class Admission:
         return await self._has_room(run, limits, 0) and await self._is_in_rate(run, limits, now)
 
     async def may_stay(self, run: Run) -> bool:
-        """The same for a run that was just taken: did another process take the last place in the same moment?"""
+        """The same for a run that was just taken: did another process take the last slot in the same moment?"""
         limits = self._limits.get(run.flow, FREE)
         return limits is FREE or run.status == "running" or await self._has_room(run, limits, 1)
 

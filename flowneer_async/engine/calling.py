@@ -1,4 +1,4 @@
-"""Child runs: a step that calls another flow, and waits for its end without taking a place."""
+"""Child runs: a step that calls another flow, and waits for its end without taking a slot."""
 
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b

@@ -24,13 +24,13 @@ Resume: TypeAlias = Callable[[str, Job], Execution[Any]]
 
 _LOG = logging.getLogger("flowneer_async.engine")
 _PAGE = 100
-_SPREAD = 500  # ms: two that gave back the last place do not come back together
+_SPREAD = 500  # ms: two that gave back the last slot do not come back together
 _AGAIN = Backoff(1.0, 2.0, 300.0, 0.5)
 _RUNNING: frozenset[Status] = frozenset(["running"])
 
 
 class Dispatcher:
-    """Takes runs that are due, as long as there are places; looks when it is poked, and every `poll` seconds."""
+    """Takes runs that are due, as long as there are slots; looks when it is poked, and every `poll` seconds."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class Dispatcher:
         self._taking = 0
         self._is_stopped = False
         self.has_backlog = True
-        """Are there, for all that is known, runs that wait for a place?"""
+        """Are there, for all that is known, runs that wait for a slot?"""
 
     def poke(self) -> None:
         """Look at once."""
         self._poked.set()
 
     def freed(self, job: Job) -> None:
-        """A place is free: look who is next."""
+        """A slot is free: look who is next."""
         self.poke()
         if job.error is not None and job.is_left:
             self._put_off(job.run_id, job.error)
@@ -119,23 +119,23 @@ class Dispatcher:
             return
         limit = min(free, _PAGE) + len(self._later) + self._taking
         due = await self._store.due(self._admission.wanted(), limit)
-        taken = [run for run in due if self._place(run, now)]
+        taken = [run for run in due if self._admit(run, now)]
         self.has_backlog = len(due) >= limit
         if self.has_backlog and taken:
             self.poke()
 
-    def _place(self, run: Run, now: int) -> bool:
-        """Begin to take a run, where there is a place for it."""
+    def _admit(self, run: Run, now: int) -> bool:
+        """Begin to take a run, where there is a slot for it."""
         _, later = self._later.get(run.run_id, (0, 0))
         if later > now or run.run_id in self._workshop.jobs or self._admission.free <= 0:
             return False
-        job = self._workshop.place(run.run_id, run.flow, run.key)
+        job = self._workshop.admit(run.run_id, run.flow, run.key)
         self._taking += 1
         self._group.start_soon(self._take, run, job, name=f"run {run.run_id}")
         return True
 
     async def _take(self, run: Run, job: Job) -> None:
-        """Take a run and work on it, or leave its place to another one."""
+        """Take a run and work on it, or leave its slot to another one."""
         execution: Execution[Any] | None = None
         try:
             async with self._admission.turn(run.flow):

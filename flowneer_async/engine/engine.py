@@ -204,7 +204,7 @@ class Engine:
     ) -> Handle[Any]:
         """Accept a run of `flow` on `state`: it is stored when this returns, and works on a state of its own.
 
-        It begins when there is a place for it, those of the highest `priority` first, and not before `delay` (seconds)
+        It begins when there is a slot for it, those of the highest `priority` first, and not before `delay` (seconds)
         or the time `at`. Of runs with one `key` as many are at work as the flow's limits say. It fails where it is not
         over `deadline` seconds from now. A `run_id` that is taken gives the run that has it, as it is. With `debounce`,
         a name, it takes the place of the last run that was started under that name, if that has not begun yet.
@@ -283,7 +283,7 @@ class Engine:
     async def call(self, ctx: Context[Any], flow: FlowBuilder[S], state: S, name: str = "") -> S:
         """In a step: run another flow as a run of its own, and give the state that it ends with.
 
-        The run is a child of this one, and has its tags. Meanwhile this one waits, and takes no place; when the child
+        The run is a child of this one, and has its tags. Meanwhile this one waits, and takes no slot; when the child
         is over, the step begins anew, and comes here again: so what it does before has to bear that (`ctx.once`). A
         step that calls several gives each a `name`. Raises ChildFailed where the child failed or was cancelled.
         """

@@ -12,7 +12,7 @@ from flowneer_async.runner import Result
 
 
 class Job:
-    """A run of `flow` that has a place in this process, from before it is taken until after it was put down."""
+    """A run of `flow` that has a slot in this process, from before it is taken until after it was put down."""
 
     def __init__(self, run_id: str, flow: str, key: str, listeners: Listeners | None = None) -> None:
         self.run_id, self.flow, self.key, self._listeners = run_id, flow, key, listeners

@@ -22,7 +22,7 @@ from flowneer_async.versions import Run
 
 
 class Workshop:
-    """Has a place for each run that this process works on; `freed` is told when there is one again."""
+    """Has a slot for each run that this process works on; `freed` is told when there is one again."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class Workshop:
         self._halted: End | None = None
         self._empty = anyio.Event()
 
-    def place(self, run_id: str, flow: str, key: str) -> Job:
-        """Give a run a place, which has to be left again."""
+    def admit(self, run_id: str, flow: str, key: str) -> Job:
+        """Give a run a slot, which has to be left again."""
         job = self.jobs[run_id] = Job(run_id, flow, key, self.listeners)
         job.control.halted = self._halted
         self._admission.take()
@@ -62,7 +62,7 @@ class Workshop:
         self._group.start_soon(self.work, job, execution, name=f"run {job.run_id}")
 
     async def work(self, job: Job, execution: Execution[Any]) -> None:
-        """Work on a run that was taken until it is put down, and leave its place."""
+        """Work on a run that was taken until it is put down, and leave its slot."""
         try:
             with self._telemetry.execution(execution.run) as job.tell:
                 await self._to_its_end(job, execution)
