@@ -13,13 +13,16 @@ READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench torture clean
+.PHONY: help demo service test lint bench torture clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(READY)  ## run the example that crashes and goes on
 	@$(BIN)/python examples/census.py --demo
+
+service: $(READY)  ## run the example service, on port 8000
+	@$(BIN)/python -m examples.service
 
 test: lint  ## lint, then every test but the long ones
 	$(BIN)/pytest

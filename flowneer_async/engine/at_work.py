@@ -21,7 +21,7 @@ from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.tags import SCHEDULE, TIME
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.workshop import Workshop
-from flowneer_async.errors import FlowneerError
+from flowneer_async.errors import FlowneerError, StoreError
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.policy import World
 from flowneer_async.runner import Execution
@@ -111,9 +111,14 @@ class AtWork:
         return datetime.fromisoformat(page.runs[0].tags[TIME]) if page.runs else None
 
     async def _start(self, schedule: Schedule, time: datetime) -> None:
-        tags = {SCHEDULE: schedule.name, TIME: time.isoformat()}
-        wish = Wish(schedule.state_at(time), schedule.run_id(time), tags)
-        await complete(self.accepting.accept(self._settings.flows[schedule.flow], wish))
+        tags = {**schedule.tags, SCHEDULE: schedule.name, TIME: time.isoformat()}
+        try:
+            wish = Wish(schedule.state_at(time), schedule.run_id(time), tags)
+            await complete(self.accepting.accept(self._settings.flows[schedule.flow], wish))
+        except StoreError:
+            raise  # it passes by, and then this time is started
+        except Exception as error:  # the state is the user's: later times are not to wait for it
+            _LOG.error("schedule %s was not started at %s: %s", schedule.name, tags[TIME], type(error).__qualname__)
 
 
 @asynccontextmanager

@@ -298,7 +298,14 @@ class Engine:
         return await called(self.store, bound, ctx, run_id, job, now, start)
 
     def schedule(
-        self, name: str, flow: FlowBuilder[S] | str, state: object, times: Times, *, missed: Missed = "skip"
+        self,
+        name: str,
+        flow: FlowBuilder[S] | str,
+        state: object,
+        times: Times,
+        *,
+        missed: Missed = "skip",
+        tags: Mapping[str, str] = NO_TAGS,
     ) -> None:
         """Start a run of `flow` at each of `times`, `Cron(…)` or `Every(…)`, once over all processes that do.
 
@@ -308,7 +315,8 @@ class Engine:
         """
         if self._work is not None:
             raise BadOption("schedule", name, "schedules are made before the engine is entered")
-        self._schedules.append(Schedule(name, self._flow(flow).name, state, times, missed))
+        check_user_tags(tags)
+        self._schedules.append(Schedule(name, self._flow(flow).name, state, times, missed, tags))
 
     async def health(self) -> Health:
         """Can it accept runs: is it at work, and can its store be written? Asks the store at most once a second."""

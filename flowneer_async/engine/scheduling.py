@@ -3,9 +3,9 @@
 # Callers without a type checker may pass anything.
 # pyright: reportUnnecessaryIsInstance=false
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from flowneer_async.defining import check_choice, check_name
@@ -23,7 +23,7 @@ _MS = timedelta(milliseconds=1)
 class Schedule:
     """Flow `flow` is to be started at each of `times`.
 
-    `state` is what each run begins with, or a function of the time that gives it. Raises BadName, BadOption.
+    `state` is what each run begins with, or a function of the time that gives it; `tags` are theirs. Raises BadName, BadOption.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Schedule:
     state: object
     times: Times
     missed: Missed = "skip"
+    tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
     def __post_init__(self) -> None:
         check_name("flow", self.flow)
