@@ -23,7 +23,8 @@ _MS = timedelta(milliseconds=1)
 class Schedule:
     """Flow `flow` is to be started at each of `times`.
 
-    `state` is what each run begins with, or a function of the time that gives it; `tags` are theirs. Raises BadName, BadOption.
+    `state` is what each run begins with, or a function of the time that gives it; all have the `tags`.
+    Raises BadName, BadOption.
     """
 
     name: str
