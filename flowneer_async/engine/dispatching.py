@@ -68,7 +68,12 @@ class Dispatcher:
             return
         self._later.pop(job.run_id, None)
         end = job.control.end
-        if end is not None and end.wake is not None:
+        if end is None or end.wake is None:
+            return
+        if end.wake == job.woken:
+            # By our clock its time has not come, though by that of the store it has: do not ask it over and over.
+            self._later[job.run_id] = 0, self._world.now() + round(self._poll * 1000)
+        else:
             self.expect(end.wake)
 
     def expect(self, wake: int) -> None:
@@ -130,6 +135,7 @@ class Dispatcher:
         if later > now or run.run_id in self._workshop.jobs or self._admission.free <= 0:
             return False
         job = self._workshop.admit(run.run_id, run.flow, run.key)
+        job.woken = run.wake
         self._taking += 1
         self._group.start_soon(self._take, run, job, name=f"run {run.run_id}")
         return True

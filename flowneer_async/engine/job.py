@@ -25,6 +25,8 @@ class Job:
         self.result: Result[Any] | None = None
         self.error: Exception | None = None
         """What it has raised."""
+        self.woken: int | None = None
+        """When it was to be woken, in Unix ms, if that is why it was taken."""
         self.tell: Tell | None = None
 
     async def watch(self, event: Event) -> None:
