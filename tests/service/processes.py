@@ -99,10 +99,14 @@ class Service:
 
     async def process(self) -> Process:
         """One more, which listens."""
+        return await self.spawned().listens()
+
+    def spawned(self) -> Process:
+        """One more, which has only just begun."""
         process = Process(self._folder, self._folder / f"said-{len(self.processes)}", self.place, self._options)
         self._stack.callback(process.kill)
         self.processes.append(process)
-        return await process.listens()
+        return process
 
     def store(self) -> Any:
         """What the processes have stored, to be opened beside them."""

@@ -24,6 +24,8 @@ class Witness:
 
     def __init__(self, folder: Path) -> None:
         self._path, self._gate = folder / "witness", folder / "gate"
+        self._notes: list[Note] = []
+        self._read = 0
 
     def note(self, kind: Kind, ctx: Context["Witness"]) -> None:
         """Write a line: one write, so that it is there as a whole, whoever else writes, or not at all."""
@@ -41,8 +43,13 @@ class Witness:
     @property
     def notes(self) -> Sequence[Note]:
         """All that was noted, in order."""
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        return [Note(kind, run_id, step, int(pid)) for kind, run_id, step, pid in map(str.split, lines)]  # type: ignore[arg-type]
+        if self._path.exists():
+            with self._path.open() as file:
+                file.seek(self._read)
+                lines, _, _ = file.read().rpartition("\n")
+            self._read += len(lines) + 1 if lines else 0
+            self._notes += map(_note, lines.splitlines())
+        return self._notes
 
     def count(self, kind: Kind) -> int:
         return sum(note.kind == kind for note in self.notes)
@@ -50,6 +57,11 @@ class Witness:
     def did(self, run_id: str) -> Sequence[Note]:
         """What a run did, in order."""
         return [note for note in self.notes if (note.kind, note.run_id) == ("did", run_id)]
+
+
+def _note(line: str) -> Note:
+    kind, run_id, step, pid = line.split()
+    return Note(kind, run_id, step, int(pid))  # type: ignore[arg-type]
 
 
 def by_run(notes: Iterable[Note]) -> Mapping[str, list[Note]]:

@@ -1,0 +1,97 @@
+"""A service on one file is killed with SIGKILL, and started again: what it has accepted is done."""
+
+import asyncio
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.processes import Process, Service, are_over, start
+from tests.service.service_child import SHORT
+from tests.service.stored import check_completed, run_ids
+from tests.service.witness import by_run, check_repeats
+
+KEYS = [f"order-{number}" for number in range(200)]
+
+
+async def test_200_runs_end_right_though_their_process_is_killed_in_the_middle(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        first = await service.process()
+        before = await _killed_while_started(service, first)
+        second = await service.process()
+        async with second.client() as client:
+            after = await asyncio.gather(*(start(client, "short", key) for key in KEYS))
+            await service.until(lambda: are_over(client))
+        await second.stop()
+        assert None in before
+        assert all(was in (None, now) for was, now in zip(before, after, strict=True))
+        await _check(service, after)
+
+
+async def test_an_idempotency_key_leads_to_one_run_over_kills_at_random_moments(tmp_path: Path) -> None:
+    await _kill_now_and_then(tmp_path, kills=4, runs=80)
+
+
+@pytest.mark.torture
+async def test_an_idempotency_key_leads_to_one_run_over_sixty_kills_at_random_moments(tmp_path: Path) -> None:
+    await _kill_now_and_then(tmp_path, kills=60, runs=1500)
+
+
+async def _killed_while_started(service: Service, process: Process) -> Sequence[str | None]:
+    """The ids of the runs that were accepted before the process was killed; None where that is not known."""
+    async with process.client() as client, asyncio.TaskGroup() as group:
+        starts = [group.create_task(start(client, "short", key)) for key in KEYS]
+        await service.until(lambda: sum(each.done() for each in starts) > 100 and service.witness.count("did") > 100)
+        process.kill()
+    return [each.result() for each in starts]
+
+
+async def _kill_now_and_then(folder: Path, kills: int, runs: int) -> None:
+    """Let clients insist on their runs; meanwhile kill the process again and again, at work or while it comes up."""
+    seed = int(os.environ.get("KILL_SEED") or random.randrange(2**32))
+    print(f"KILL_SEED={seed}")  # shown where the test fails
+    moments = random.Random(seed)
+    with Service(folder) as service:
+        async with (await service.process()).client() as client:
+            async with asyncio.TaskGroup() as group:
+                insisting = [group.create_task(_insist(client, f"order-{number}")) for number in range(runs)]
+                for steps in sorted(moments.sample(range(len(SHORT) * runs), kills)):
+                    await _kill_after(service, steps)
+                    if moments.random() < 0.3:
+                        await _kill_early(service, moments)
+                    client.base_url = (await service.process()).url or ""
+            await service.until(lambda: are_over(client))
+        await service.processes[-1].stop()
+        await _check(service, [each.result() for each in insisting])
+
+
+async def _kill_after(service: Service, steps: int) -> None:
+    await service.until(lambda: service.witness.count("did") >= steps)
+    service.processes[-1].kill()
+
+
+async def _kill_early(service: Service, moments: random.Random) -> None:
+    process = service.spawned()
+    await asyncio.sleep(moments.uniform(0, 1.5))  # somewhere between its first line and its first steps
+    process.kill()
+
+
+async def _insist(client: httpx.AsyncClient, key: str) -> str:
+    """Ask for a run until it is accepted, by whichever process."""
+    while (run_id := await start(client, "short", key)) is None:
+        await asyncio.sleep(0.1)
+    return run_id
+
+
+async def _check(service: Service, ids: Sequence[str | None]) -> None:
+    """These are all the runs there are; each is completed, and no process has repeated more than the step in hand."""
+    did = by_run(service.witness.notes)
+    async with service.store() as store:
+        assert await run_ids(store) == set(ids)
+        assert len(set(ids)) == len(ids)
+        for run_id in await run_ids(store):
+            await check_completed(store, run_id, SHORT)
+            check_repeats(did[run_id], SHORT)
