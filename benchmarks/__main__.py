@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from rich.console import Console
 
-from benchmarks import control, differ, growth, lanes, memory, plain, postgres, report, resolve, steps, wrapped
+from benchmarks import control, differ, growth, lanes, memory, plain, postgres, report, resolve, service, steps, wrapped
 from benchmarks.figure import Figure
 from benchmarks.measure import FULL, QUICK, Scale
 
@@ -21,6 +21,7 @@ SUBJECTS: dict[str, Callable[[Scale], AsyncIterator[Figure]]] = {
     "control": control.figures,
     "lanes": lanes.figures,
     "memory": memory.figures,
+    "service": service.figures,
 }
 
 

@@ -24,6 +24,13 @@ class Scale:
     flows: int = 200
     pooled: int = 64
     """Flows at once that share the connections to a server."""
+    runs: int = 1_000
+    """At work at the same time in one engine."""
+    sleeping: int = 100_000
+    """Runs that nobody works on."""
+    requests: int = 640
+    connections: int = 32
+    """Over so many connections at once requests come in."""
     megabyte: int = MB
     rounds: int = 5
     """At least so many of each figure."""
@@ -32,7 +39,19 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(steps=5, many=50, flows=3, pooled=3, megabyte=20 * KB, rounds=1, seconds=0.0)
+QUICK = Scale(
+    steps=5,
+    many=50,
+    flows=3,
+    pooled=3,
+    runs=3,
+    sleeping=20,
+    requests=4,
+    connections=2,
+    megabyte=20 * KB,
+    rounds=1,
+    seconds=0.0,
+)
 """The least that still goes through every line."""
 
 
