@@ -22,8 +22,8 @@ import pytest
 
 # Before they are imported: so a failed assertion of the contract shows its values in your tests, as one of your own.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("cancelling", "finding", "flows", "keeping", "reading")),
-    *(f"{__name__}.{part}" for part in ("runs", "signals", "watching", "writing")),
+    *(f"{__name__}.{part}" for part in ("cancelling", "dropping", "due", "finding", "flows", "keeping")),
+    *(f"{__name__}.{part}" for part in ("purging", "reading", "runs", "signals", "waking", "watching", "writing")),
 )
 
 from flowneer_async.testing.contract import StoreContract  # noqa: E402

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 
 from flowneer_async.errors import UnknownRun
 from flowneer_async.flow import FlowBuilder
-from flowneer_async.store import Lease, RunFilter, VersionStore, resolve
+from flowneer_async.store import Due, Lease, RunFilter, VersionStore, resolve
 from flowneer_async.testing.chains import counting, new_run, owned
 
 _TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 50, 200)
@@ -67,6 +68,16 @@ class CancellingContract:
             if lease is None:
                 await store.claim(await store.read(run_id))
 
+    async def test_create_of_a_run_that_waits(self, store: VersionStore, cancel: Cancel) -> None:
+        """It is stored with its first versions, or not at all, and is nobody's."""
+        for turns in _TURNS:
+            run, versions = replace(new_run(f"run-{turns}"), status="waiting"), counting(f"run-{turns}", 3)
+            await cancel(store.create(run, versions), turns)
+            await store.create(run, versions)
+            lease = await store.claim(await store.read(run.run_id))
+            assert list(await store.versions(run.run_id)) == versions
+            await store.release(lease, "completed")
+
     async def test_create_with_versions(self, store: VersionStore, cancel: Cancel) -> None:
         """A run that was stored has its first versions, all of them, and whoever takes it goes on after them."""
         for turns in _TURNS:
@@ -117,6 +128,16 @@ class CancellingContract:
             assert [(signal.name, signal.payload) for signal in added] in ([], [("go", b"%d" % turns)])
             assert (await store.send("run", "next", b"1")).number == len(before) + len(added) + 1
 
+    async def test_ask_cancel(self, store: VersionStore, cancel: Cancel) -> None:
+        """The run is to be cancelled, and woken, or it is as it was; who owns it goes on."""
+        for turns in _TURNS:
+            run = await owned(store, f"run-{turns}")
+            await cancel(store.ask_cancel(f"run-{turns}"), turns)
+            read = await store.read(f"run-{turns}")
+            assert read.cancelling == (read.wake is not None)
+            await run.append(1, 3)
+            assert await store.ask_cancel(f"run-{turns}") is True
+
     async def test_drop(self, store: VersionStore, cancel: Cancel) -> None:
         """All that was to be dropped is gone, or nothing, and the run goes on."""
         for turns in _TURNS:
@@ -153,7 +174,7 @@ class CancellingContract:
         for turns in _TURNS:
             for reading in (store.read("run"), store.chain("run@5"), store.versions("run"), store.signals("run")):
                 await cancel(reading, turns)
-            for asking in (store.find(RunFilter(), 10), store.count(RunFilter())):
+            for asking in (store.find(RunFilter(), 10), store.count(RunFilter()), store.due(Due(frozenset()), 10)):
                 await cancel(asking, turns)
             assert list(await store.chain("run@5")) == run.versions
 

@@ -13,12 +13,14 @@ import pytest
 from flowneer_async.store import VersionStore
 from flowneer_async.testing.cancelling import CancellingContract
 from flowneer_async.testing.dropping import DroppingContract
+from flowneer_async.testing.due import DueContract
 from flowneer_async.testing.finding import FindingContract
 from flowneer_async.testing.flows import FlowsContract
 from flowneer_async.testing.purging import PurgingContract
 from flowneer_async.testing.reading import ReadingContract
 from flowneer_async.testing.runs import RunsContract
 from flowneer_async.testing.signals import SignalsContract
+from flowneer_async.testing.waking import WakingContract
 from flowneer_async.testing.watching import WatchingContract
 from flowneer_async.testing.writing import WritingContract
 
@@ -65,10 +67,12 @@ class StoreContract(
     FindingContract,
     FlowsContract,
     DroppingContract,
+    DueContract,
     PurgingContract,
     ReadingContract,
     RunsContract,
     SignalsContract,
+    WakingContract,
     WatchingContract,
     WritingContract,
 ):

@@ -37,6 +37,9 @@ def _fits(run: Run, wanted: RunFilter) -> bool:
         and (wanted.created_before is None or run.created < wanted.created_before)
         and (wanted.updated_after is None or wanted.updated_after <= run.updated)
         and (wanted.updated_before is None or run.updated < wanted.updated_before)
+        and (wanted.begun_after is None or (run.begun is not None and wanted.begun_after <= run.begun))
+        and (wanted.key is None or run.key == wanted.key)
+        and (wanted.cancelling is None or run.cancelling == wanted.cancelling)
     )
 
 
@@ -73,8 +76,12 @@ async def _mixed(store: VersionStore) -> list[Run]:
             flow=f"flow-{number % 5 % 2}",
             tags=tags[number % 4],
             created=EARLY + number * 31 % 48 // 2,
+            begun=None if number % 7 == 0 else EARLY + number * 29 % 48 // 3,
+            key=["", "a", "b'"][number % 11 % 3],
         )
         await _stored(store, run, ends[number % 6])
+        if number % 13 % 2:
+            await store.ask_cancel(run.run_id)
     return [await store.read(f"run-{number}") for number in range(48)]
 
 
@@ -95,13 +102,16 @@ def _filters(runs: Sequence[Run]) -> Iterator[RunFilter]:
         "created_before": [0, EARLY, EARLY + 12, EARLY + 30],
         "updated_after": [0, updated[0], later, updated[-1], updated[-1] + 1],
         "updated_before": [0, updated[0], later, updated[-1], updated[-1] + 1],
+        "begun_after": [0, EARLY, EARLY + 8, EARLY + 30],
+        "key": ["", "a", "b'", "A", "none"],
+        "cancelling": [True, False],
     }
     yield _ANY
     for name, values in each.items():
         yield from (replace(_ANY, **{name: value}) for value in values)
     random = Random(4)
     for _ in range(80):
-        names = random.sample(list(each), random.randint(2, 5))
+        names = random.sample(list(each), random.randint(2, 6))
         yield replace(_ANY, **{name: random.choice(each[name]) for name in names})
 
 
@@ -109,7 +119,7 @@ class FindingContract:
     """The runs that are asked for are found, each of them once, and no others."""
 
     async def test_every_filter_finds_the_runs_it_means(self, store: VersionStore) -> None:
-        """Status, flow, tags, owned and the four times, each alone and together: those that fit, the newest first."""
+        """By all that runs are found by, each alone and together: those that fit, the newest first."""
         runs = await _mixed(store)
         for wanted in _filters(runs):
             expected = [run for run in reversed(runs) if _fits(run, wanted)]

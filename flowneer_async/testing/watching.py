@@ -26,6 +26,10 @@ async def _send(run: Owned) -> None:
     await run.store.send(run.lease.run_id, "go", b"1")
 
 
+async def _ask_cancel(run: Owned) -> None:
+    assert await run.store.ask_cancel(run.lease.run_id)
+
+
 async def _drop(run: Owned) -> None:
     assert await run.store.drop(run.lease.run_id, 1)
 
@@ -43,7 +47,7 @@ async def _purge(run: Owned) -> None:
 
 
 _EACH = pytest.mark.parametrize(
-    "change", [_append, _send, _drop, _release, _claim, _purge], ids=lambda each: each.__name__
+    "change", [_append, _send, _ask_cancel, _drop, _release, _claim, _purge], ids=lambda each: each.__name__
 )
 
 

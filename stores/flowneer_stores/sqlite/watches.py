@@ -90,6 +90,7 @@ class Watches:
             for wait in waiting:
                 if marks.get(wait.run_id) != wait.seen and not wait.other.done():
                     wait.other.set_result(marks.get(wait.run_id))
+                    self._waiting.discard(wait)
         return found
 
     async def _marks(self, run_ids: Iterable[str]) -> Mapping[str, Mark]:
