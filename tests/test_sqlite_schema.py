@@ -1,7 +1,7 @@
 """Files of earlier releases, which are brought to the schema of this one when they are opened.
 
 `data/schema-N.sql` is what a release of schema N stored, as SQLite's own dump: a finished run and one that failed; from
-schema 2 on also a fork, and a run that waits and has a signal.
+schema 2 on also a fork, and a run that waits and has a signal; from schema 3 on also tags, and a run whose owner died.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flowneer_async import FlowBuilder, SchemaTooNew, StoreFailed
+from flowneer_async.store import Due
 from flowneer_async.testing.chains import chain_of, new_run
 from flowneer_stores import SqliteStore
 from tests.support.chains import stored_states
@@ -21,7 +22,7 @@ DATA = Path(__file__).parent / "data"
 FIRST = [{"text": "hello", "n": 0}, {"text": "hello, wörld", "n": 0}, {"text": "hello, wörld", "n": 1}]
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def earlier(request: pytest.FixtureRequest) -> int:
     """The schema of an earlier release."""
     return request.param
@@ -62,10 +63,10 @@ async def test_what_an_earlier_release_stored_is_kept(path: Path) -> None:
     for _ in range(2):
         async with SqliteStore(path) as store:
             await check_first(store)
-    assert rows(path, "SELECT version FROM flowneer_schema") == [(3,)]
+    assert rows(path, "SELECT version FROM flowneer_schema") == [(4,)]
 
 
-@pytest.mark.parametrize("earlier", [2], indirect=True)
+@pytest.mark.parametrize("earlier", [2, 3], indirect=True)
 async def test_forks_and_waiting_runs_are_kept(path: Path) -> None:
     """A fork knows what it is a fork of, and a signal that was sent is there, so that the run goes on."""
 
@@ -80,6 +81,28 @@ async def test_forks_and_waiting_runs_are_kept(path: Path) -> None:
         flow = FlowBuilder("waiting").start_with(greet).wait_for("go").then(count).with_versioned_checkpoint(store)
         result = await flow.run(run_id="waiting")
         assert (result.status, result.state) == ("completed", {"text": "hello, wörld", "n": 1})
+
+
+async def test_runs_of_an_earlier_release_began_when_they_were_created(path: Path) -> None:
+    """They share no limit, and none is to be cancelled."""
+    async with SqliteStore(path) as store:
+        async for run in store.every_run():
+            assert (run.begun, run.priority, run.key) == (run.created, 0, "")
+            assert (run.recoveries, run.cancelling, run.wake is None) == (0, False, run.status != "waiting")
+
+
+@pytest.mark.parametrize("earlier", [3], indirect=True)
+async def test_an_engine_goes_on_with_what_an_earlier_release_left(path: Path) -> None:
+    """With runs whose owner died, and, to see when they are to be woken, once with those that wait."""
+    async with SqliteStore(path) as store:
+        due = Due(frozenset({"greeting", "waiting"}))
+        runs = await store.due(due, 10)
+        assert [run.run_id for run in runs] == ["left", "waiting"]
+        for run in runs:
+            await store.release(await store.claim(run), "waiting")
+        assert list(await store.due(due, 10)) == []
+        assert (await store.read("left")).recoveries == 1
+        assert [run.run_id for run in (await store.runs(tags={"team": "b"})).runs] == ["failed"]
 
 
 async def test_runs_of_an_earlier_release_can_do_all_that_new_ones_can(path: Path) -> None:
@@ -110,13 +133,13 @@ async def test_an_earlier_file_gets_the_schema_of_a_new_one(path: Path, tmp_path
 
 async def test_a_migration_is_done_as_a_whole_or_not_at_all(path: Path, earlier: int) -> None:
     """Where a part of it fails, the file stays as it was, and can be opened once the reason is gone."""
-    rows(path, "CREATE VIEW flowneer_tags AS SELECT 7")
+    rows(path, "CREATE VIEW flowneer_wakers AS SELECT 7")
     before = schema(path)
     with pytest.raises(StoreFailed, match="already exists"):
         async with SqliteStore(path):
             pass
     assert (schema(path), rows(path, "SELECT version FROM flowneer_schema")) == (before, [(earlier,)])
-    rows(path, "DROP VIEW flowneer_tags")
+    rows(path, "DROP VIEW flowneer_wakers")
     async with SqliteStore(path) as store:
         await check_first(store)
 
@@ -130,7 +153,7 @@ async def test_of_two_stores_that_open_an_earlier_file_one_migrates_it(path: Pat
             await store.send("done", "go", b"1")
 
     await asyncio.gather(*(use() for _ in range(4)))
-    assert rows(path, "SELECT version FROM flowneer_schema") == [(3,)]
+    assert rows(path, "SELECT version FROM flowneer_schema") == [(4,)]
     assert rows(path, "SELECT number FROM flowneer_signals WHERE run = 1") == [(1,), (2,), (3,), (4,)]
 
 
@@ -142,4 +165,4 @@ async def test_a_migrated_file_is_too_new_for_the_release_before(path: Path, mon
     with pytest.raises(SchemaTooNew, match="upgrade") as caught:
         async with SqliteStore(path):
             pass
-    assert (caught.value.found, caught.value.known) == (3, 1)
+    assert (caught.value.found, caught.value.known) == (4, 1)
