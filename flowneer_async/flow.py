@@ -13,7 +13,7 @@ from flowneer_async.asking import Watch
 from flowneer_async.authoring import Authoring
 from flowneer_async.control import Control
 from flowneer_async.defining import check_choice, check_count, check_name
-from flowneer_async.errors import BadOption, PluginCollision, StoreNeeded, UnknownVersion
+from flowneer_async.errors import BadOption, PluginCollision, RunOver, StoreNeeded, UnknownVersion
 from flowneer_async.events import Waiting
 from flowneer_async.hooks import Filter, Filtered, Hooks, matcher
 from flowneer_async.keeping import NO_TAGS
@@ -178,12 +178,15 @@ class FlowBuilder(Authoring[S]):
         """Store a signal for a run, which takes it when it comes to `wait_for(name)`; `resume` lets it go on.
 
         The payload is kept as states are. Raises BadSignal where the flow waits for none of this name, or not for such
-        a payload, StateNotSerializable, UnknownRun, ForeignRun.
+        a payload, RunOver where the run is completed, StateNotSerializable, UnknownRun, ForeignRun.
         """
         plan, store = self._plan, self._full_store("signal", run_id)
         reading = Reading(plan)
-        await reading.run(store, run_id)
-        await store.send(run_id, name, sent(reading.codec, plan.waits(name), run_id, name, payload))
+        run = await reading.run(store, run_id)
+        text = sent(reading.codec, plan.waits(name), run_id, name, payload)
+        if run.status == "completed":
+            raise RunOver(run_id, name)
+        await store.send(run_id, name, text)
 
     def execution(
         self,

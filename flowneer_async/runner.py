@@ -97,7 +97,10 @@ class Execution(Generic[S]):
 
     async def abandon(self, end: End) -> None:
         """Give back a run that was taken, without a step."""
-        await complete(self._opening.abandon(end))
+        await complete(self._abandon(end))
+
+    async def _abandon(self, end: End) -> None:
+        await self._opening.abandon(end)
         self.control.end = end
 
     async def work(self) -> Result[S]:
@@ -208,7 +211,7 @@ class _Run:
                 await self._ended(self._to_the_end())
             except Suspended as suspended:
                 await self._tell(RunWaiting(suspended.waits))
-                return self._put_down(suspended), suspended.waits
+                return self._control.end or self._put_down(suspended), suspended.waits
             except Exception as error:
                 await self._tell(RunFailed(opened.run_id, error))
                 raise
@@ -275,15 +278,18 @@ class _Run:
     async def _close(self, end: End) -> None:
         """Store how the run stands, and tell the hooks."""
         try:
-            if self._journal is not None:
-                await complete(self._journal.close(end, self._opened.state))
-                self._control.end = end
+            await complete(self._store(end))
         except Unsaved as unsaved:
             raise unsaved.error from None
         finally:
             if self._around is not None:
                 context = self._line.context(Place(None, self._plan.body), "")
                 await complete(self._around.tell("after_flow", "", self._line.state, context, end.status))
+
+    async def _store(self, end: End) -> None:
+        if self._journal is not None:
+            await self._journal.close(end, self._opened.state)
+        self._control.end = end
 
     async def _close_quietly(self, end: End) -> None:
         # What ended the run is told to the caller; that the store could not keep it too would only hide that.

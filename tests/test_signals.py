@@ -20,6 +20,7 @@ from flowneer_async import (
     FlowError,
     ForeignRun,
     RunBusy,
+    RunOver,
     Signal,
     SignalTimeout,
     StateNotSerializable,
@@ -514,6 +515,16 @@ async def test_a_payload_that_one_of_several_steps_waits_for_is_taken(quick: Sta
     assert (await quick.resume(flow)).state == {"paid": 250, "note": "thanks"}
     with pytest.raises(BadSignal):
         await quick.signal(flow, "paid", [])
+
+
+async def test_a_completed_run_takes_no_signal_any_more(stage: Stage) -> None:
+    """It would be kept for ever, and whoever sent it would wait in vain."""
+    flow = waiting(schema=int)
+    await stage.run(flow)
+    await stage.signal(flow, "paid", 250)
+    await stage.resume(flow)
+    with pytest.raises(RunOver, match="'paid'"):
+        await stage.signal(flow, "paid", 250)
 
 
 async def test_a_stored_payload_that_the_flow_does_not_want_any_more_fails_the_step(stage: Stage) -> None:

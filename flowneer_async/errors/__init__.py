@@ -19,6 +19,7 @@
     │   ├── UnknownCase              a router named a case that its branch does not have
     │   ├── SignalTimeout            a signal did not come in time
     │   ├── BadSignal                a signal whose payload is not what the flow waits for
+    │   ├── RunOver                  a signal for a run that is completed
     │   ├── NotWaiting               an answer for a run that has not asked
     │   ├── StoreNeeded              a step that waits, in a run that no store keeps
     │   ├── FailedBefore             the cause of a FlowError, where the step failed before the run went on
@@ -89,6 +90,7 @@ from flowneer_async.errors.run import (
     NotWaiting,
     RunBusy,
     RunError,
+    RunOver,
     SignalTimeout,
     StateMissing,
     StepLimitReached,
@@ -170,6 +172,7 @@ __all__ = [
     "RunBusy",
     "RunError",
     "RunExists",
+    "RunOver",
     "SchemaTooNew",
     "SignalTimeout",
     "StateError",

@@ -8,7 +8,7 @@ class DefinitionError(FlowneerError):
 
 
 class BadName(DefinitionError):
-    """`name` cannot be the name of a `kind` (flow, step or run id)."""
+    """`name` cannot be the name of a `kind` (flow, step, run id, schedule, …)."""
 
     def __init__(self, kind: str, name: object, rule: str) -> None:
         super().__init__(f"{name!r} cannot be the name of a {kind}: {rule}")

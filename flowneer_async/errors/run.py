@@ -79,6 +79,14 @@ class BadSignal(RunError):
         self.signal, self.run_id, self.reason = signal, run_id, reason
 
 
+class RunOver(RunError):
+    """Run `run_id` is completed, and takes no signal, `signal`, any more."""
+
+    def __init__(self, run_id: str, signal: str) -> None:
+        super().__init__(f"run {run_id!r} is completed, so it takes no signal {signal!r} any more: start a new run")
+        self.run_id, self.signal = run_id, signal
+
+
 class NotWaiting(RunError):
     """Run `run_id` asks for no answer at `step` (None: nowhere, or at several steps, which are `asking`)."""
 
