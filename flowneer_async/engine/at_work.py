@@ -1,18 +1,18 @@
 """An engine at work: what it consists of from when it is entered until it is left."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from flowneer_async.engine.accepting import Accepting, Wish
 from flowneer_async.engine.admission import Admission
-from flowneer_async.engine.dispatching import Dispatcher
+from flowneer_async.engine.dispatching import Dispatcher, shown
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.limits import Limits
 from flowneer_async.engine.racing import first_of
@@ -21,12 +21,14 @@ from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.tags import SCHEDULE, TIME
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.workshop import Workshop
-from flowneer_async.errors import FlowneerError, StoreError
+from flowneer_async.errors import StoreError
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.policy import World
 from flowneer_async.runner import Execution
 from flowneer_async.shield import complete
 from flowneer_async.store import RunFilter, VersionStore
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("flowneer_async.engine")
 
@@ -89,15 +91,9 @@ class AtWork:
         """See every now and then what other processes have done, and which times have come."""
         world, poll = self._settings.world, self._settings.poll
         while True:
-            wait = poll
-            try:
-                await self.dispatcher.look_around()
-                following = await self._scheduler.look(world.now())
-                if following is not None:
-                    wait = min(poll, max(0.0, (following - world.now()) / 1000))
-            except FlowneerError as error:
-                _LOG.warning("the store could not be asked what others have done, or a schedule started: %s", error)
-                wait = poll
+            await _tried("the store could not be asked what others have done", self.dispatcher.look_around())
+            following = await _tried("what is scheduled could not be started", self._scheduler.look(world.now()))
+            wait = poll if following is None else min(poll, max(0.0, (following - world.now()) / 1000))
             await world.sleep(wait)
 
     def _freed(self, job: Job) -> None:
@@ -119,6 +115,15 @@ class AtWork:
             raise  # it passes by, and then this time is started
         except Exception as error:  # the state is the user's: later times are not to wait for it
             _LOG.error("schedule %s was not started at %s: %s", schedule.name, tags[TIME], type(error).__qualname__)
+
+
+async def _tried(otherwise: str, work: Awaitable[T]) -> T | None:
+    """What it gives; where it fails, that is logged, for the engine works on."""
+    try:
+        return await work
+    except Exception as error:
+        _LOG.warning("%s: %s", otherwise, shown(error))
+        return None
 
 
 @asynccontextmanager

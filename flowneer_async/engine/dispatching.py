@@ -14,6 +14,7 @@ from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.workshop import Workshop
 from flowneer_async.errors import FlowneerError, Parked, RunBusy, UnknownRun
+from flowneer_async.keeping import every_run
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Execution
 from flowneer_async.store import RunFilter, VersionStore
@@ -101,16 +102,15 @@ class Dispatcher:
             self._poked = anyio.Event()
             try:
                 await self._look()
-            except FlowneerError as error:
-                _LOG.warning("the store could not be asked which runs are due: %s", error)
+            except Exception as error:  # whatever a store raises, the engine works on
+                _LOG.warning("the store could not be asked which runs are due: %s", shown(error))
             await self._poked.wait()
 
     async def look_around(self) -> None:
         """See what other processes have done, and want done here."""
         self._admission.look_again()
         self.poke()
-        page = await self._store.find(RunFilter(_RUNNING, cancelling=True), _PAGE)
-        for run in page.runs:
+        async for run in every_run(self._store, RunFilter(_RUNNING, cancelling=True)):
             job = self._workshop.jobs.get(run.run_id)
             if job is not None:
                 job.cut()
@@ -148,7 +148,7 @@ class Dispatcher:
                 execution = await self._taken(run, job)
         except (RunBusy, UnknownRun):  # somebody else was quicker
             pass
-        except FlowneerError as error:
+        except Exception as error:  # also of what the user gave to migrate it, or to restore its state
             job.error = error
         finally:
             self._taking -= 1
@@ -194,5 +194,9 @@ class Dispatcher:
         times = self._later.get(run_id, (0, 0))[0] + 1
         wait = _AGAIN.wait(times, self._world.draw)
         self._later[run_id] = times, self._world.now() + round(wait * 1000)
-        what = str(error) if isinstance(error, FlowneerError) else type(error).__qualname__
-        _LOG.warning("run %s cannot be gone on with, and is tried again in %.0f s: %s", run_id, wait, what)
+        _LOG.warning("run %s cannot be gone on with, and is tried again in %.0f s: %s", run_id, wait, shown(error))
+
+
+def shown(error: Exception) -> str:
+    """What a line of the log says of it: the message of one of ours, the type of any other, which may hold values."""
+    return str(error) if isinstance(error, FlowneerError) else type(error).__qualname__

@@ -91,7 +91,9 @@ class Workshop:
 
     async def _to_its_end(self, job: Job, execution: Execution[Any]) -> None:
         run, deadline = execution.run, deadline_of(execution.run.tags)
-        if deadline is None:
+        if job.scope.cancel_called:  # before its first step
+            await execution.abandon(job.control.when_cut)
+        elif deadline is None:
             await self._until_it_stops(job, execution)
         elif deadline <= self._world.now():
             await execution.abandon(_late(run, deadline))
