@@ -29,7 +29,7 @@ PAUSE = 0.02  # seconds, at most, before and after an effect
 SHORT = tuple(f"step-{number}" for number in range(5))
 LONG = tuple(f"step-{number}" for number in range(60))
 GATED = ("before", "gate", "after")
-KEYED = ("enter", "leave")
+KEYED = ("enter", "stay", "leave")
 
 State = dict[str, Any]
 Step = Callable[[State, Context[Witness]], Awaitable[None]]

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -57,7 +57,8 @@ async def _kill_now_and_then(folder: Path, kills: int, runs: int) -> None:
     with Service(folder) as service:
         async with (await service.process()).client() as client:
             async with asyncio.TaskGroup() as group:
-                insisting = [group.create_task(_insist(client, f"order-{number}")) for number in range(runs)]
+                keys = iter([f"order-{number}" for number in range(runs)])
+                insisting = [group.create_task(_insist(client, keys)) for _ in range(20)]
                 for steps in sorted(moments.sample(range(len(SHORT) * runs), kills)):
                     await _kill_after(service, steps)
                     if moments.random() < 0.3:
@@ -65,7 +66,7 @@ async def _kill_now_and_then(folder: Path, kills: int, runs: int) -> None:
                     client.base_url = (await service.process()).url or ""
             await service.until(lambda: are_over(client))
         await service.processes[-1].stop()
-        await _check(service, [each.result() for each in insisting])
+        await _check(service, [run_id for each in insisting for run_id in each.result()])
 
 
 async def _kill_after(service: Service, steps: int) -> None:
@@ -79,11 +80,14 @@ async def _kill_early(service: Service, moments: random.Random) -> None:
     process.kill()
 
 
-async def _insist(client: httpx.AsyncClient, key: str) -> str:
-    """Ask for a run until it is accepted, by whichever process."""
-    while (run_id := await start(client, "short", key)) is None:
-        await asyncio.sleep(0.1)
-    return run_id
+async def _insist(client: httpx.AsyncClient, keys: Iterator[str]) -> list[str]:
+    """Ask for one run after the other, for each until it is accepted, by whichever process."""
+    accepted: list[str] = []
+    for key in keys:
+        while (run_id := await start(client, "short", key)) is None:
+            await asyncio.sleep(0.05)
+        accepted.append(run_id)
+    return accepted
 
 
 async def _check(service: Service, ids: Sequence[str | None]) -> None:
