@@ -21,7 +21,10 @@ def conditions(runs: RunFilter, now: int, gone: Collection[str], before: int | N
 
 
 def _each(runs: RunFilter, now: int, gone: Collection[str]) -> Iterator[Condition]:
-    if runs.status != EVERY_STATUS:
+    # Some values are written out, as an index has them which holds nothing else.
+    if runs.status == {"running"}:
+        yield "status = 'running'", ()
+    elif runs.status != EVERY_STATUS:
         yield _among("status", runs.status)
     if runs.flow is not None:
         yield "flow = ?", (runs.flow,)
@@ -40,7 +43,6 @@ def _each(runs: RunFilter, now: int, gone: Collection[str]) -> Iterator[Conditio
             yield f"{column} < ?", (until,)
     if runs.begun_after is not None:
         yield "begun >= ?", (runs.begun_after,)
-    # Said of each value as its index does: so it is used.
     if runs.key is not None:
         yield "key = ?" if runs.key == "" else "key = ? AND key <> ''", (runs.key,)
     if runs.cancelling is not None:

@@ -1,5 +1,6 @@
 -- At most ?5 of the runs that somebody should go on with at ?1: of the flows in ?2, of no key in ?3; the owners in ?4 are
--- dead. Each lane, all that has one flow and one priority, is read from its beginning in the order of an index.
+-- dead. Each lane, all that has one flow and one priority, is read from its beginning in the order of an index; of those
+-- that are due since another time than 0 that is all, for they wait.
 WITH RECURSIVE lanes (flow, priority) AS (
     SELECT value, (SELECT max(priority) FROM flowneer_runs WHERE flow = value AND due IS NOT NULL)
     FROM json_each(?2)
@@ -18,7 +19,7 @@ found AS (
         SELECT id FROM flowneer_runs AS runs
         WHERE runs.flow = lanes.flow AND runs.priority = lanes.priority AND due <= ?1
           AND key NOT IN (SELECT value FROM json_each(?3))
-          AND (status = 'waiting' OR owner IS NULL OR lease_until <= ?1
+          AND (due > 0 OR status = 'waiting' OR owner IS NULL OR lease_until <= ?1
                OR owner IN (SELECT value FROM json_each(?4)))
         ORDER BY due, id
         LIMIT ?5

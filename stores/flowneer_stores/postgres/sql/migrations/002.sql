@@ -17,8 +17,8 @@ CREATE INDEX flowneer_runs_due ON {schema}.flowneer_runs (flow, priority, due, i
 
 CREATE INDEX flowneer_runs_key ON {schema}.flowneer_runs (key) WHERE key <> '';
 
-CREATE INDEX flowneer_runs_cancelling ON {schema}.flowneer_runs (id) WHERE cancelling;
+CREATE INDEX flowneer_runs_cancelling ON {schema}.flowneer_runs (status) WHERE cancelling;
 
-DROP INDEX {schema}.flowneer_runs_flow;
+CREATE INDEX flowneer_runs_begun ON {schema}.flowneer_runs (flow, begun) WHERE begun IS NOT NULL;
 
-CREATE INDEX flowneer_runs_flow ON {schema}.flowneer_runs (flow, begun);
+CREATE INDEX flowneer_runs_running ON {schema}.flowneer_runs (flow, key) WHERE status = 'running';

@@ -22,11 +22,11 @@ CREATE INDEX flowneer_runs_due ON flowneer_runs (flow, priority, due, id, key) W
 
 CREATE INDEX flowneer_runs_key ON flowneer_runs (key) WHERE key <> '';
 
-CREATE INDEX flowneer_runs_cancelling ON flowneer_runs (id) WHERE cancelling = 1;
+CREATE INDEX flowneer_runs_cancelling ON flowneer_runs (status) WHERE cancelling = 1;
 
-DROP INDEX flowneer_runs_flow;
+CREATE INDEX flowneer_runs_begun ON flowneer_runs (flow, begun) WHERE begun IS NOT NULL;
 
-CREATE INDEX flowneer_runs_flow ON flowneer_runs (flow, begun);
+CREATE INDEX flowneer_runs_running ON flowneer_runs (flow, key) WHERE status = 'running';
 
 -- Signals beside their runs, which they wake up.
 CREATE VIEW flowneer_wakers AS
