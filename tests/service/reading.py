@@ -23,7 +23,7 @@ class Reader:
     """Reads the events of a run: where the stream was cut, it goes on after the last event that it has seen."""
 
     def __init__(self, run_id: str) -> None:
-        self._path = f"/runs/{run_id}/events"
+        self.run_id = run_id
         self.seen: list[Event] = []
 
     @property
@@ -35,7 +35,7 @@ class Reader:
         status, got, before = 0, b"", list(self.seen)
         headers = {"Last-Event-ID": before[-1].id} if before else {}
         try:
-            async with client.stream("GET", self._path, headers=headers) as response:
+            async with client.stream("GET", f"/runs/{self.run_id}/events", headers=headers) as response:
                 status = response.status_code
                 async for chunk in response.aiter_raw():
                     got = (got + chunk)[:most]

@@ -7,11 +7,11 @@ its log names. Its steps note what they do in the witness in the folder; some wa
 """
 
 import asyncio
+import gc
 import json
 import os
 import random
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from flowneer_async import Context, FlowBuilder
 from flowneer_async.engine import Engine, Limits
 from flowneer_async.fastapi import flow_router, health_router
+from flowneer_async.runner import Execution
 from tests.service.witness import Witness
 from tests.support.places import store_at
 
@@ -69,12 +70,14 @@ def app_of(engine: Engine) -> FastAPI:
 
     @app.get("/held")
     async def held() -> dict[str, int]:
-        """How many tasks, files (with connections) and threads, and runs at work."""
+        """How many tasks, files (which connections are, too), runs at work, and what is in memory of runs."""
+        runs = (await engine.health()).running
+        gc.collect()
         return {
+            "runs": runs,
             "tasks": len(asyncio.all_tasks()),
             "files": len(os.listdir("/proc/self/fd")),
-            "threads": threading.active_count(),
-            "runs": (await engine.health()).running,
+            "executions": sum(isinstance(each, Execution) for each in gc.get_objects()),
         }
 
     return app
