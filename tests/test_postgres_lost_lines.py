@@ -60,6 +60,15 @@ async def sent(store: PostgresStore, run: Owned) -> None:
     assert (await store.send("run", "go", b"1")).number == 2
 
 
+async def queued(store: PostgresStore, run: Owned) -> None:
+    new = replace(new_run("new"), status="waiting", wake=1, priority=7, key="key")
+    assert await store.create(new, counting("new", 3)) is not None
+
+
+async def asked(store: PostgresStore, run: Owned) -> None:
+    assert await store.ask_cancel("run") is True
+
+
 async def dropped(store: PostgresStore, run: Owned) -> None:
     assert await store.drop("free", 1) == 2
 
@@ -76,6 +85,8 @@ WRITES: Sequence[Callable[[PostgresStore, Owned], Awaitable[None]]] = (
     claimed,
     released,
     sent,
+    queued,
+    asked,
     dropped,
     purged,
 )
@@ -102,7 +113,7 @@ async def all_there_is(store: PostgresStore) -> list[object]:
     page = await store.find(RunFilter(), 100)
     return [
         (
-            replace(run, updated=0, owner=run.owner and "somebody"),
+            replace(run, updated=0, owner=run.owner and "somebody", wake=None if run.wake is None else 1),
             list(await store.versions(run.run_id)),
             [replace(signal, sent=0) for signal in await store.signals(run.run_id)],
         )

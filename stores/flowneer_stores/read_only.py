@@ -30,7 +30,7 @@ class ReadOnlyStore(Wrapper):
         raise ReadOnly("send a signal")
 
     async def ask_cancel(self, run_id: str) -> NoReturn:
-        raise ReadOnly("cancel a run")
+        raise ReadOnly("ask to cancel a run")
 
     async def drop(self, run_id: str, keep: int, since: int | None = None) -> NoReturn:
         raise ReadOnly("drop versions")
