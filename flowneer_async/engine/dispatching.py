@@ -62,8 +62,9 @@ class Dispatcher:
         self._poked.set()
 
     def freed(self, job: Job) -> None:
-        """A slot is free: look who is next."""
-        self.poke()
+        """A slot is free: look who is next, unless nobody waits for it."""
+        if self.has_backlog or not job.is_over or job.has_caller or self._admission.is_limited(job.flow):
+            self.poke()
         if job.error is not None and job.is_left:
             self._put_off(job.run_id, job.error)
             return
@@ -125,7 +126,7 @@ class Dispatcher:
         limit = min(free, _PAGE) + len(self._later) + self._taking
         due = await self._store.due(self._admission.wanted(), limit)
         taken = [run for run in due if self._admit(run, now)]
-        self.has_backlog = len(due) >= limit
+        self.has_backlog = len(due) >= limit or self._admission.free <= 0
         if self.has_backlog and taken:
             self.poke()
 

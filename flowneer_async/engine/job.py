@@ -9,6 +9,7 @@ from flowneer_async.engine.listening import Listeners
 from flowneer_async.engine.telemetry import Tell
 from flowneer_async.events import Chunk, Event
 from flowneer_async.runner import Result
+from flowneer_async.versions import OPEN
 
 
 class Job:
@@ -25,6 +26,8 @@ class Job:
         self.result: Result[Any] | None = None
         self.error: Exception | None = None
         """What it has raised."""
+        self.has_caller = False
+        """Was it called by a step of another run, which goes on when this one is over?"""
         self.woken: int | None = None
         """When it was to be woken, in Unix ms, if that is why it was taken."""
         self.tell: Tell | None = None
@@ -35,6 +38,11 @@ class Job:
             self.tell(event)
         if self._listeners is not None and isinstance(event, Chunk):
             self._listeners.tell(self.run_id, event)
+
+    @property
+    def is_over(self) -> bool:
+        """Is the run over, as far as this process knows?"""
+        return self.control.end is not None and self.control.end.status not in OPEN
 
     @property
     def is_left(self) -> bool:

@@ -13,7 +13,7 @@ from flowneer_async.engine.job import Job
 from flowneer_async.engine.listening import Listeners
 from flowneer_async.engine.racing import first_of
 from flowneer_async.engine.settling import Settling
-from flowneer_async.engine.tags import deadline_of
+from flowneer_async.engine.tags import PARENT, deadline_of
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.errors import DeadlineExceeded
 from flowneer_async.policy import World
@@ -91,6 +91,7 @@ class Workshop:
 
     async def _to_its_end(self, job: Job, execution: Execution[Any]) -> None:
         run, deadline = execution.run, deadline_of(execution.run.tags)
+        job.has_caller = PARENT in run.tags
         if job.scope.cancel_called:  # before its first step
             await execution.abandon(job.control.when_cut)
         elif deadline is None:
