@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import builtins
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -67,7 +68,7 @@ def test_every_block_runs_and_prints_what_the_page_says(
 ) -> None:
     """The Python blocks of a page, run in their order in one namespace, print exactly the text blocks below them."""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "__main__"}
+    names: dict[str, object] = {"__name__": "__main__", "__builtins__": builtins}
     for block in blocks(page):
         code = block.compile(page).__code__
         if block.runs:

@@ -137,7 +137,7 @@ class Engine:
                     return
 
     def stop(self) -> None:
-        """Let no new run and no new step begin, from now on; then leave the engine, which puts all runs down."""
+        """Let no step begin from now on; what is started is stored for the next engine. Then leave this one."""
         if self._work is not None:
             self._work.halt()
 
@@ -354,7 +354,7 @@ class Engine:
             yield
 
     def _at_work(self, what: str) -> AtWork:
-        if self._work is None or self._work.stopping.is_set():
+        if self._work is None:
             raise EngineStopped(what)
         return self._work
 
