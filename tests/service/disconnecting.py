@@ -33,6 +33,11 @@ class Sending:
         self._writer.write(_BODY[part])
         await self._writer.drain()
 
+    async def ask(self, path: str) -> None:
+        """Ask for something, and wait until an answer comes, of which little is read."""
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
+        await self._reader.readuntil(b"\r\n\r\n")
+
     async def answer(self) -> bytes:
         """All that is answered, until the other side ends the connection."""
         return await self._reader.read()

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from inspect import isawaitable
 from pathlib import Path
@@ -21,14 +21,14 @@ from tests.support.children import ENVIRONMENT
 from tests.support.places import place_of, store_at
 
 LONGEST = 60.0  # seconds, after which something is wrong
-OPTIONS = {"lease": 30.0, "grace": 10.0, "poll": 0.2}
+OPTIONS = {"lease": 30.0, "grace": 10.0, "poll": 0.2, "patience": None}
 _RUNNING = re.compile(r"running on (http://\S+)")
 
 
 class Process:
     """One process of a service; `said` is what it logs."""
 
-    def __init__(self, folder: Path, said: Path, place: Sequence[str], options: dict[str, float]) -> None:
+    def __init__(self, folder: Path, said: Path, place: Sequence[str], options: Mapping[str, float | None]) -> None:
         self.said = said
         script = Path(__file__).with_name("service_child.py")
         command = [sys.executable, "-W", "error", script, folder, json.dumps(options), *place]

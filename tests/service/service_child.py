@@ -2,7 +2,8 @@
 
     python service_child.py FOLDER OPTIONS PLACE…
 
-OPTIONS are the lease of the store, and the grace and poll of the engine, in seconds, as JSON. It listens on a port that
+OPTIONS are the lease of the store, the grace and poll of the engine, and the patience of uvicorn with its connections,
+in seconds, as JSON. It listens on a port that
 its log names. Its steps note what they do in the witness in the folder; some wait there for a gate to be opened.
 """
 
@@ -59,7 +60,20 @@ def chain(name: str, steps: Sequence[str]) -> FlowBuilder[State]:
     return flow
 
 
-FLOWS = (chain("short", SHORT), chain("long", LONG), chain("gated", GATED), chain("keyed", KEYED))
+async def say_much(state: State, ctx: Context[Witness]) -> None:
+    """A change whose event is long."""
+    state["k" * 200_000] = ctx.step
+
+
+def wide() -> FlowBuilder[State]:
+    """Its events fill every buffer between a process and a client that does not read."""
+    flow: FlowBuilder[State] = FlowBuilder("wide")
+    for number in range(50):
+        flow = flow.then(say_much, name=f"step-{number}")
+    return flow
+
+
+FLOWS = (chain("short", SHORT), chain("long", LONG), chain("gated", GATED), chain("keyed", KEYED), wide())
 
 
 def app_of(engine: Engine) -> FastAPI:
@@ -95,7 +109,7 @@ def main(folder: str, options: str, *place: str) -> None:
         grace=given["grace"],
         poll=given["poll"],
     )
-    uvicorn.run(app_of(engine), port=0, access_log=False)
+    uvicorn.run(app_of(engine), port=0, access_log=False, timeout_graceful_shutdown=given["patience"])
 
 
 if __name__ == "__main__":

@@ -82,6 +82,25 @@ async def test_a_start_that_is_received_after_the_signal_is_answered_with_a_prob
             assert await run_ids(store) == {gated}
 
 
+async def test_a_client_that_does_not_read_its_stream_holds_up_the_end_no_longer_than_the_server_bears_with_it(
+    tmp_path: Path,
+) -> None:
+    with Service(tmp_path, patience=1) as service:
+        process = await service.process()
+        async with process.client() as client:
+            (wide, gated) = [*await _started(client, "wide", 1), *await _started(client, "gated", 1)]
+            await service.until(lambda: service.witness.count("began") == 1)
+            await service.until(lambda: _is_over(client, wide))
+        async with sending(process) as request:
+            await request.ask(f"/runs/{wide}/events")
+            process.tell(signal.SIGTERM)
+            await service.until(lambda: "Cancel 1 running task" in process.said.read_text())
+            service.witness.open_gate()
+            assert await process.ended() == STOPPED
+        async with service.store() as store:
+            assert _is_to_be_taken(await store.read(gated))
+
+
 async def test_a_step_that_outlasts_the_grace_is_cancelled_and_done_by_the_next_process(tmp_path: Path) -> None:
     with Service(tmp_path, grace=0.2) as service:
         first = await service.process()
@@ -98,6 +117,10 @@ async def test_a_step_that_outlasts_the_grace_is_cancelled_and_done_by_the_next_
         await second.stop()
         assert service.witness.count("began") == 2
         check_once(service.witness.did(run_id), GATED)
+
+
+async def _is_over(client: httpx.AsyncClient, run_id: str) -> bool:
+    return (await client.get(f"/runs/{run_id}")).json()["status"] == "completed"
 
 
 async def _ask_to_the_end(client: httpx.AsyncClient) -> list[str]:

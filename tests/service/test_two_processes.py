@@ -2,14 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from tests.service.processes import Process, Service, are_over, start
-from tests.service.service_child import GATED, KEYED, SHORT
+from tests.service.reading import Reader, events_of
+from tests.service.service_child import GATED, KEYED, LONG, SHORT
 from tests.service.stored import check_completed, run_ids
-from tests.service.witness import by_run, check_repeats
+from tests.service.witness import by_run, check_once, check_repeats
 
 
 async def test_the_runs_of_a_process_that_is_killed_are_gone_on_with_before_their_leases_are_over(
@@ -44,6 +45,26 @@ async def test_the_runs_of_a_process_that_is_frozen_are_taken_over_and_it_does_n
         await _check(service, ids, GATED)
 
 
+async def test_the_runs_of_a_process_that_is_stopped_are_gone_on_with_elsewhere_while_streams_are_read_there(
+    tmp_path: Path,
+) -> None:
+    with Service(tmp_path, "postgres", lease=600) as service:
+        stopped, other = [await service.process(), await service.process()]
+        ids = await _started(stopped, "long", 10)
+        readers = [Reader(run_id) for run_id in ids]
+        async with other.client() as client, asyncio.TaskGroup() as group:
+            for reader in readers:
+                group.create_task(reader.read(client))
+            await service.until(lambda: service.witness.count("did") > 10 * len(ids))
+            await stopped.stop()
+        assert {note.pid for note in service.witness.notes} == {stopped.pid, other.pid}
+        await _check(service, ids, LONG)
+        for reader in readers:
+            check_once(service.witness.did(reader.run_id), LONG)
+            async with service.store() as store:
+                assert reader.seen == await events_of(store, reader.run_id)
+
+
 async def test_of_one_key_never_two_runs_are_at_work_in_two_processes_of_which_one_is_killed(tmp_path: Path) -> None:
     with Service(tmp_path, "postgres", lease=600) as service:
         dead, alive = [await service.process(), await service.process()]
@@ -64,7 +85,7 @@ async def _started(process: Process, flow: str, number: int) -> list[str]:
     return [run_id for run_id in ids if run_id]
 
 
-async def _started_with_keys(process: Process, number: int) -> Mapping[str, str]:
+async def _started_with_keys(process: Process, number: int) -> dict[str, str]:
     """The ids of so many runs of each of three keys, and their keys."""
     keys = [key for key in "abc" for _ in range(number)]
     async with process.client() as client:
