@@ -326,8 +326,7 @@ class KeptRuns(RuleBasedStateMachine):
         """In their order; of those that were woken by the store's own clock, that clock knows it."""
         lives = [life for life in self.model.values() if life.run.flow in flows and life.run.key not in busy]
         expected = sorted((-life.run.priority, since) for life in lives if (since := due_since(life)) is not None)
-        for runs in self.every(lambda store, _: store.due(Due(flows, busy), limit)):
-            assert isinstance(runs, Sequence)
+        for runs in [self.loop.run(due(store, Due(flows, busy), limit)) for store in self.stores]:
             assert [(-run.priority, 0 if run.status == "running" else said(run.wake)) for run in runs] == expected[
                 :limit
             ]
@@ -398,6 +397,10 @@ async def found(store: VersionStore, wanted: RunFilter, limit: int) -> list[Run]
         if page.next is None:
             return runs
         after = page.next
+
+
+async def due(store: VersionStore, wanted: Due, limit: int) -> Sequence[Run]:
+    return await store.due(wanted, limit)
 
 
 async def listed(asked: Awaitable[Sequence[Version]]) -> list[Version]:

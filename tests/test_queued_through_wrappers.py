@@ -14,6 +14,7 @@ from flowneer_async.testing import Crash, CrashingStore
 from flowneer_async.testing.chains import counting, new_run, owned
 from flowneer_stores import EncryptedStore, LimitedStore, MemoryStore, ReadOnlyStore, RedactedStore, SignedStore
 from flowneer_stores.methods import Methods
+from flowneer_stores.wrapper import Wrapper
 from tests.support.stores import KINDS, opened
 
 KEY = os.urandom(32)
@@ -60,7 +61,7 @@ async def test_a_queued_run_is_taken_put_down_and_asked_to_end_through_a_wrapper
 def remembered(store: Any) -> int:
     """How much a wrapper, and those inside it, keep of runs."""
     own = sum(len(value) for value in vars(store).values() if isinstance(value, dict))
-    return own + (remembered(store._store) if isinstance(store, Methods) and hasattr(store, "_store") else 0)
+    return own + (remembered(store._store) if isinstance(store, Wrapper) else 0)
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)

@@ -129,7 +129,9 @@ class PostgresStore(DatabaseStore[Opened]):
         return next(signal for signal in await self.signals(run_id) if signal.number == numbers[run_id])
 
     async def ask_cancel(self, run_id: str) -> bool:
-        asked = {} if "\0" in run_id else await self._writer.write(queries.ASK_CANCEL, [(run_id,)])
+        if "\0" in run_id:
+            raise UnknownRun(run_id)
+        asked = await self._writer.write(queries.ASK_CANCEL, [(run_id,)])
         if run_id not in asked:
             raise UnknownRun(run_id)
         self._changed(run_id)

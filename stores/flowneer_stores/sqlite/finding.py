@@ -3,8 +3,11 @@
 from collections.abc import Collection, Iterator
 
 from flowneer_async.store import EVERY_STATUS, RunFilter
+from flowneer_async.versions import Status
 
 Condition = tuple[str, tuple[str | int, ...]]
+
+_RUNNING: frozenset[Status] = frozenset({"running"})
 
 
 def conditions(runs: RunFilter, now: int, gone: Collection[str], before: int | None = None) -> Condition:
@@ -22,7 +25,7 @@ def conditions(runs: RunFilter, now: int, gone: Collection[str], before: int | N
 
 def _each(runs: RunFilter, now: int, gone: Collection[str]) -> Iterator[Condition]:
     # Some values are written out, as an index has them which holds nothing else.
-    if runs.status == {"running"}:
+    if runs.status == _RUNNING:
         yield "status = 'running'", ()
     elif runs.status != EVERY_STATUS:
         yield _among("status", runs.status)
