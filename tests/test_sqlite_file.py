@@ -176,7 +176,7 @@ async def test_a_file_remembers_its_schema(path: Path) -> None:
     for _ in range(2):
         async with SqliteStore(path):
             pass
-        assert rows(path, "SELECT version FROM flowneer_schema") == [(3,)]
+        assert rows(path, "SELECT version FROM flowneer_schema") == [(4,)]
 
 
 async def test_a_newer_schema_is_left_alone(path: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_newer_schema_is_left_alone(path: Path) -> None:
     with pytest.raises(SchemaTooNew, match="upgrade") as caught:
         async with SqliteStore(path):
             pass
-    assert (caught.value.found, caught.value.known) == (99, 3)
+    assert (caught.value.found, caught.value.known) == (99, 4)
     assert rows(path, "SELECT version FROM flowneer_schema") == [(99,)]
 
 
