@@ -6,7 +6,23 @@ from collections.abc import AsyncIterator, Callable
 
 from rich.console import Console
 
-from benchmarks import control, differ, growth, lanes, memory, plain, postgres, report, resolve, service, steps, wrapped
+from benchmarks import (
+    control,
+    differ,
+    engine,
+    growth,
+    idle,
+    lanes,
+    memory,
+    plain,
+    postgres,
+    report,
+    resolve,
+    service,
+    steps,
+    waking,
+    wrapped,
+)
 from benchmarks.figure import Figure
 from benchmarks.measure import FULL, QUICK, Scale
 
@@ -21,6 +37,9 @@ SUBJECTS: dict[str, Callable[[Scale], AsyncIterator[Figure]]] = {
     "control": control.figures,
     "lanes": lanes.figures,
     "memory": memory.figures,
+    "engine": engine.figures,
+    "waking": waking.figures,
+    "idle": idle.figures,
     "service": service.figures,
 }
 
