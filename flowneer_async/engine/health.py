@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import anyio
+
 from flowneer_async.errors import FlowneerError
 from flowneer_async.policy import World
+from flowneer_async.shield import complete
 from flowneer_async.store import VersionStore
 from flowneer_async.versions import Run
 
@@ -27,15 +30,18 @@ class Probe:
 
     def __init__(self, store: VersionStore, world: World) -> None:
         self._store, self._world = store, world
+        self._turn = anyio.Lock()
         self._asked: int | None = None
         self._reason: str | None = None
 
     async def reason(self) -> str | None:
         """Why the store cannot be written; None where it can."""
-        now = self._world.now()
-        if self._asked is None or not 0 <= now - self._asked < _FRESH:
-            self._asked, self._reason = now, await self._ask(now)
-        return self._reason
+        async with self._turn:  # of those who ask together, one asks the store
+            now = self._world.now()
+            if self._asked is None or not 0 <= now - self._asked < _FRESH:
+                # As a whole: whoever stops waiting for the answer leaves no run behind.
+                self._asked, self._reason = now, await complete(self._ask(now))
+            return self._reason
 
     async def _ask(self, now: int) -> str | None:
         run_id = f"health-{self._world.new_run_id()}"

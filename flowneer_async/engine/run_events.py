@@ -10,7 +10,7 @@ from flowneer_async.differ import Patch
 from flowneer_async.engine.listening import Listener
 from flowneer_async.engine.racing import first_of
 from flowneer_async.errors import BadOption, UnknownVersion
-from flowneer_async.events import Waiting
+from flowneer_async.events import Chunk, Waiting
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.memory import SIGN
 from flowneer_async.paging import pages
@@ -43,8 +43,8 @@ def position_of(after: str | None) -> tuple[int, str]:
     """The number of the last version that somebody has seen, and the id of the last event; raises BadOption."""
     if after is None:
         return -1, ""
-    number, _, kind = after.partition(".")
-    if not (number.isascii() and number.isdecimal() and len(number) < 19) or (kind and kind not in _ENDS):
+    number, point, kind = after.partition(".")
+    if not (number.isascii() and number.isdecimal() and len(number) < 19) or (point and kind not in _ENDS):
         raise BadOption("after", after, "it is the id of an event of this run")
     return int(number), after
 
@@ -64,14 +64,18 @@ async def run_events(
     seq, told = position_of(after)
     async with store.changes(run_id) as changed:
         while True:
+            emitted = [] if listener is None else listener.take()
             run = await store.read(run_id)
-            for chunk in [] if listener is None else listener.take():
-                yield RunEvent("", "chunk", chunk.step, value=chunk.value)
+            if listener is not None and run.status not in OPEN:
+                emitted += listener.take()
             async with aclosing(pages(store, run_id, seq + 1, run.head)) as found:
                 async for page in found:
-                    for version in page:
-                        if _is_step(version):
-                            yield await _step(store, version)
+                    for version in filter(_is_step, page):
+                        for chunk in _taken(emitted, version.path):
+                            yield _chunk(chunk)
+                        yield await _step(store, version)
+            for chunk in emitted:
+                yield _chunk(chunk)
             seq = max(seq, run.head)
             end = await _standing(flow, run, f"{seq}.{run.status}", told)
             if end is not None:
@@ -98,7 +102,18 @@ async def _is_stopped(
 
 def _is_step(version: Version) -> bool:
     frames = decode(version.path)
-    return bool(frames) and not frames[-1].is_own
+    return bool(version.seq and frames) and not frames[-1].is_own  # the root of a fork has the path of its origin
+
+
+def _taken(emitted: list[Chunk], step: str) -> list[Chunk]:
+    """What this step has emitted, taken out of the rest: it belongs before the end of the step, and after what came."""
+    taken = [chunk for chunk in emitted if chunk.step == step]
+    emitted[:] = [chunk for chunk in emitted if chunk.step != step]
+    return taken
+
+
+def _chunk(chunk: Chunk) -> RunEvent:
+    return RunEvent("", "chunk", chunk.step, value=chunk.value)
 
 
 async def _step(store: VersionStore, version: Version) -> RunEvent:
@@ -132,8 +147,10 @@ def _shown(keys: Sequence[str]) -> tuple[str, ...]:
 
 async def _standing(flow: FlowBuilder[Any], run: Run, id: str, told: str) -> RunEvent | None:
     """How a run stands, if there is something to say of it that was not told already."""
-    if id == told or run.status == "running" or run.begun is None:
+    if id == told or run.status == "running":
         return None
     if run.status == "waiting":
-        return RunEvent(id, "waiting", waits=await flow.waiting_for(run.run_id))
+        # One that has not begun, or was put down between two steps, waits for nothing but its turn.
+        waits = () if run.begun is None else await flow.waiting_for(run.run_id)
+        return RunEvent(id, "waiting", waits=waits) if waits else None
     return RunEvent(id, run.status, error=run.error)

@@ -18,15 +18,17 @@ async def over(
     store: VersionStore, run_id: str, jobs: Mapping[str, Job], stopping: anyio.Event
 ) -> tuple[Run, Job | None]:
     """A run that is over, and the job that it was, if that was in this process; raises EngineStopped, UnknownRun."""
-    job: Job | None = None
     while True:
-        if run_id in jobs:
-            job = jobs[run_id]
+        job = jobs.get(run_id)
+        if job is not None:
             await job.over.wait()
+        run = await store.read(run_id)
+        if run.status not in OPEN:
+            return run, job
         async with store.changes(run_id) as changed:
-            run = await store.read(run_id)
+            run = await store.read(run_id)  # it may have changed before it was watched
             if run.status not in OPEN:
-                return run, job
+                return run, None
             if stopping.is_set():
                 raise EngineStopped(f"wait for run {run_id!r}")
             if run_id not in jobs:

@@ -1,6 +1,7 @@
 """What tests of the life of runs in an engine need: steps that hang, processes that are gone, and waiting."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -52,6 +53,13 @@ async def abandon(store: VersionStore, flow: Flow, run_id: str, state: State | N
     process = CrashingStore(store)
     await flow.with_versioned_checkpoint(process).execution(state or {}, run_id=run_id).open()
     return process
+
+
+@asynccontextmanager
+async def limited(seconds: float = 30) -> AsyncIterator[None]:
+    """A block that hangs fails; nothing in it depends on how long it takes."""
+    with anyio.fail_after(seconds):
+        yield
 
 
 async def until(store: VersionStore, run_id: str, is_so: Callable[[Run], object]) -> Run:
