@@ -35,7 +35,7 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
     """Do the steps of a body one after the other, from where `trail` leads to."""
     core, journal, order = line.core, line.journal, body.order
     control = core.control
-    is_quick = core.around is None and core.watch is None
+    watch, is_quick = core.watch, core.around is None
     number, trail = _begin(line, body, place, trail) if trail else (0, ())
     while number < len(order):
         if control.halted is not None:
@@ -44,12 +44,12 @@ async def walk(line: Line, body: Body[Any], place: Place, trail: Trail) -> None:
         place.at = number
         is_told = type(node) in RECORDED
         try:
+            if is_told and watch is not None:
+                await watch(StepStarted(place.path_of(node)))
             if is_quick and type(node) is Task and node.is_plain:
                 returned = await _called(line, node, place)
             else:
                 path = place.path_of(node)
-                if is_told and core.watch is not None:
-                    await core.watch(StepStarted(path))
                 returned = await _KINDS[type(node)](line, node, place, path, trail)
             if returned is not None:
                 await _jump(line, node, place, place.path_of(node), returned)

@@ -133,6 +133,8 @@ async def at_work(settings: Settings, schedules: Sequence[Schedule]) -> AsyncGen
     async with anyio.create_task_group() as group:
         work = AtWork(group, settings, schedules)
         with settings.telemetry.watch(_Measures(settings.store, work.workshop)):
+            # First of all, so that those who start runs in a burst need not suppose that others wait for a slot.
+            await _tried("the store could not be asked which runs are due", work.dispatcher.look())
             group.start_soon(work.look_for_work)
             try:
                 yield work

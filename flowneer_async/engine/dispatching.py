@@ -90,8 +90,8 @@ class Dispatcher:
             self._group.start_soon(self._poke_in, seconds)
 
     def stop(self) -> None:
-        """Look no more."""
-        self._is_stopped = True
+        """Look no more: whatever is accepted from now on waits for somebody else."""
+        self._is_stopped = self.has_backlog = True
 
     async def _poke_in(self, seconds: float) -> None:
         await self._world.sleep(seconds)
@@ -102,7 +102,7 @@ class Dispatcher:
         while True:
             self._poked = anyio.Event()
             try:
-                await self._look()
+                await self.look()
             except Exception as error:  # whatever a store raises, the engine works on
                 _LOG.warning("the store could not be asked which runs are due: %s", shown(error))
             await self._poked.wait()
@@ -116,7 +116,8 @@ class Dispatcher:
             if job is not None:
                 job.cut()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Take runs that are due, as many as there are slots for."""
         now = self._world.now()
         self._later = {run_id: each for run_id, each in self._later.items() if each[1] > now - 60_000}
         free = self._admission.free
@@ -125,6 +126,8 @@ class Dispatcher:
             return
         limit = min(free, _PAGE) + len(self._later) + self._taking
         due = await self._store.due(self._admission.wanted(), limit)
+        if self._is_stopped:
+            return
         taken = [run for run in due if self._admit(run, now)]
         self.has_backlog = len(due) >= limit or self._admission.free <= 0
         if self.has_backlog and taken:
