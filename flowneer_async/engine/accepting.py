@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from types import NoneType
 from typing import Any
 
 from flowneer_async.answers import NO_ANSWER
@@ -11,22 +12,28 @@ from flowneer_async.engine.admission import Admission
 from flowneer_async.engine.dispatching import Dispatcher
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.settling import Settling
-from flowneer_async.engine.tags import DEADLINE, DEBOUNCE
+from flowneer_async.engine.tags import DEADLINE, DEBOUNCE, check_text
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.workshop import Workshop
-from flowneer_async.errors import ForeignRun
+from flowneer_async.errors import BadOption, BadState, ForeignRun
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.keeping import NO_TAGS
 from flowneer_async.opening import Order
 from flowneer_async.policy import World
 from flowneer_async.runner import Execution
 from flowneer_async.store import RunFilter, VersionStore
-from flowneer_async.versions import Run
+from flowneer_async.versions import Run, check_run_id
+
+_HIGHEST = 2**31
+"""Of priorities: what every store can keep, and more than anybody needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A run that somebody wants: `wake` and `deadline` are Unix time in ms, `key` is as it is stored."""
+    """A run that somebody wants: `wake` and `deadline` are Unix time in ms, `key` is as it is stored.
+
+    Raises BadName, BadOption.
+    """
 
     state: object = field(default=None, repr=False)
     run_id: str | None = None
@@ -35,6 +42,12 @@ class Wish:
     priority: int = 0
     wake: int | None = None
     deadline: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.run_id is not None:
+            check_run_id(self.run_id)
+        if type(self.priority) is not int or not -_HIGHEST <= self.priority < _HIGHEST:
+            raise BadOption("priority", self.priority, f"it is a whole number from {-_HIGHEST} to {_HIGHEST - 1}")
 
 
 class Accepting:
@@ -67,6 +80,7 @@ class Accepting:
 
     async def debounce(self, flow: FlowBuilder[Any], wish: Wish, key: str) -> str:
         """Make a run, and take back the one that was to begin later under the same key, if it has not begun."""
+        check_text("debounce", key)
         last: Run | None = None
         run_id, made = "", False
         while not made:
@@ -83,8 +97,8 @@ class Accepting:
         run = await self._store.read(run_id)
         begins = self._has_slot(flow, run_id)
         job = self._workshop.admit(run_id, flow.name, run.key) if begins else Job(run_id, flow.name, run.key)
-        execution = self._opening(flow, job, None, answer, at)
         try:
+            execution = self._opening(flow, job, None, answer, at)
             await execution.open()
             if not begins and not execution.is_over:
                 await execution.abandon(End("waiting", wake=self._world.now()))
@@ -93,7 +107,7 @@ class Accepting:
                 self._workshop.leave(job)
             raise
         if begins:
-            self._workshop.begin(job, execution)
+            await self._work(job, execution)
         self._dispatcher.poke()
 
     def resume(self, flow: FlowBuilder[Any], job: Job) -> Execution[Any]:
@@ -103,17 +117,25 @@ class Accepting:
     async def _begin(self, flow: FlowBuilder[Any], run_id: str, wish: Wish) -> bool:
         """Make a run that begins at once; False where its id is taken."""
         job = self._workshop.admit(run_id, flow.name, wish.key)
-        execution = self._making(flow, job, wish)
         made = False
         try:
+            execution = self._making(flow, job, wish)
             made = await execution.begin(Order(wish.priority, wish.key))
         finally:
             if not made:
                 self._workshop.leave(job)
         if made:
             self._telemetry.accepted(execution.run)
-            self._workshop.begin(job, execution)
+            await self._work(job, execution)
         return made
+
+    async def _work(self, job: Job, execution: Execution[Any]) -> None:
+        """Work on a run that has a slot in the background."""
+        try:
+            self._workshop.begin(job, execution)
+        except RuntimeError:  # the engine was cancelled meanwhile, and has no tasks any more: it is for the next one
+            self._workshop.leave(job)
+            await execution.abandon(End("waiting", wake=self._world.now()))
 
     async def _put(self, flow: FlowBuilder[Any], run_id: str, wish: Wish) -> bool:
         """Make a run that begins when its time has come, and there is a slot; False where its id is taken."""
@@ -134,6 +156,10 @@ class Accepting:
         return is_free and not self._admission.is_limited(flow.name) and run_id not in self._workshop.jobs
 
     def _making(self, flow: FlowBuilder[Any], job: Job, wish: Wish) -> Execution[Any]:
+        kind = type(wish.state)
+        if flow.state_type is None and not issubclass(kind, dict | NoneType):
+            # Whoever goes on with the run could not tell what to make of it.
+            raise BadState(kind, f"FlowBuilder({flow.name!r}, …) needs it as its second argument")
         tags = {**self._telemetry.tags(), **wish.tags}
         if wish.deadline is not None:
             tags[DEADLINE] = str(wish.deadline)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from flowneer_async.engine.limits import FREE, Limits
+from flowneer_async.engine.tags import check_text
 from flowneer_async.store import Due, RunFilter, VersionStore
 from flowneer_async.versions import Run, Status
 
@@ -105,5 +106,8 @@ class Admission:
 
 
 def key_of(flow: str, key: str | None) -> str:
-    """How a key is stored: it is shared by runs of one flow."""
-    return "" if key is None else f"{flow}/{key}"
+    """How a key is stored: it is shared by runs of one flow; raises BadOption."""
+    if key is None:
+        return ""
+    check_text("key", key)
+    return f"{flow}/{key}"

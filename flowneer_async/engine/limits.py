@@ -1,7 +1,11 @@
 """How many runs may be at work at the same time, and how many may begin within a time."""
 
+# Callers without a type checker may pass anything.
+# pyright: reportUnnecessaryIsInstance=false
+
 from dataclasses import dataclass
 
+from flowneer_async.defining import is_count, is_number
 from flowneer_async.errors import BadOption
 
 
@@ -13,7 +17,7 @@ class Rate:
     per: float
 
     def __post_init__(self) -> None:
-        if self.limit < 1 or not 0 < self.per < float("inf"):
+        if not (is_count(self.limit) and self.limit >= 1 and is_number(self.per) and 0 < self.per < float("inf")):
             raise BadOption("rate", self, "it is a number of runs, of 1 or more, and a number of seconds above 0")
 
 
@@ -32,8 +36,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, limit in (("concurrency", self.concurrency), ("per_key", self.per_key)):
-            if limit is not None and limit < 1:
+            if limit is not None and not (is_count(limit) and limit >= 1):
                 raise BadOption(name, limit, "it is a number of runs, of 1 or more")
+        if self.rate is not None and not isinstance(self.rate, Rate):
+            raise BadOption("rate", self.rate, "it is a Rate(limit, per)")
 
 
 FREE = Limits()

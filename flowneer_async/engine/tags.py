@@ -1,9 +1,13 @@
 """What an engine keeps with a run beside what the user says of it: tags whose names begin with @."""
 
+# Callers without a type checker may pass anything.
+# pyright: reportUnnecessaryIsInstance=false
+
 from collections.abc import Mapping
 from typing import Final
 
 from flowneer_async.errors import BadOption
+from flowneer_async.keeping import checked_tags
 
 DEADLINE: Final = "@deadline"
 """When the run is to be over, in Unix ms."""
@@ -22,10 +26,18 @@ TIME: Final = "@time"
 
 
 def check_user_tags(tags: Mapping[str, str]) -> None:
-    """Raises BadOption where one has a name that is kept for the engine."""
-    for name in tags:
+    """Raises BadOption where they are no tags, or one has a name that is kept for the engine."""
+    if not isinstance(tags, Mapping):
+        raise BadOption("tags", "…", "they are a mapping of names to texts")
+    for name in checked_tags(tags):
         if name.startswith("@"):
             raise BadOption("tags", name, "names that begin with @ are the engine's own")
+
+
+def check_text(option: str, text: object) -> None:
+    """Raises BadOption where it is no text that every store can keep."""
+    if not isinstance(text, str) or "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise BadOption(option, "…", "it is a text without NUL or lone surrogates")
 
 
 def inherited(tags: Mapping[str, str]) -> dict[str, str]:

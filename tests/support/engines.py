@@ -87,7 +87,7 @@ for _name in _ASKED.split():
 
 
 class Work:
-    """What steps do: `step` waits until it is let go; who is at work at the same time is counted by their state's key."""
+    """What steps do: `step` waits until it is let go; who is at work at a time is counted by the key in their state."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -160,7 +160,7 @@ async def watched(kind: str, folder: Path, clock: FakeWorld, number: int = 1) ->
 async def engines(
     kind: str, folder: Path, flows: Sequence[FlowBuilder[Any]], clock: FakeWorld, number: int = 1, **options: Any
 ) -> AsyncGenerator[list[Engine], None]:
-    """So many engines of these flows, on stores at one place; steps that are at work when they are left are cancelled."""
+    """So many engines of these flows, on stores at one place; what is at work when they are left is cancelled."""
     options = {"grace": 0, "world": clock} | options
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(watched(kind, folder, clock, number))
