@@ -14,6 +14,7 @@ from benchmarks import (
     idle,
     lanes,
     memory,
+    peers,
     plain,
     postgres,
     report,
@@ -41,6 +42,7 @@ SUBJECTS: dict[str, Callable[[Scale], AsyncIterator[Figure]]] = {
     "waking": waking.figures,
     "idle": idle.figures,
     "service": service.figures,
+    "peers": peers.figures,
 }
 
 

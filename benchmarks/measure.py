@@ -26,6 +26,8 @@ class Scale:
     """Flows at once that share the connections to a server."""
     runs: int = 1_000
     """At work at the same time in one engine."""
+    peers: int = 20
+    """The same, where an engine of others is the peer."""
     sleeping: int = 100_000
     """Runs that nobody works on."""
     requests: int = 640
@@ -45,6 +47,7 @@ QUICK = Scale(
     flows=3,
     pooled=3,
     runs=3,
+    peers=2,
     sleeping=20,
     requests=4,
     connections=2,

@@ -3,6 +3,7 @@
 import platform
 import sqlite3
 from collections.abc import Sequence
+from math import isnan
 from os import cpu_count
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def _cells(subject: str, figure: Figure) -> tuple[str, ...]:
         figure.name,
         figure.ours,
         figure.peer,
-        f"{figure.ratio:.2f}",
+        "" if isnan(figure.ratio) else f"{figure.ratio:.2f}",
         figure.spread,
         figure.limit,
         figure.verdict,

@@ -11,38 +11,55 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from benchmarks import served
-from benchmarks.figure import Figure, Pairs, duration, times
+from benchmarks.figure import Figure, Pairs, times
 from benchmarks.measure import Scale, awaited, by_turns
+
+MOST = 1.5
+"""So many times as long as the bare handler may a start take."""
+
+PAUSE = 0.01  # seconds, in which what was started is done
 
 LATER = "?delay=86400"
 """The run is stored, and begins tomorrow."""
 
 
 async def figures(scale: Scale) -> AsyncIterator[Figure]:
-    for what, query in (("a run is started, and done", ""), ("a run is stored, to begin later", LATER)):
-        with TemporaryDirectory(prefix="bench-") as folder:
-            async for figure in _measured(what, query, Path(folder), scale):
+    with TemporaryDirectory(prefix="bench-") as folder:
+        async with _both(served.OURS, Path(folder), scale) as (ours, peer):
+            yield await _now_and_then("a run is started", ours, peer, scale)
+            for figure in await _together("a run is started, and done", ours, peer, scale, None):
+                yield figure
+    with TemporaryDirectory(prefix="bench-") as folder:
+        async with _both(served.OURS + LATER, Path(folder), scale) as (ours, peer):
+            for figure in await _together("a run is stored, to begin later", ours, peer, scale, MOST):
                 yield figure
 
 
-async def _measured(what: str, query: str, folder: Path, scale: Scale) -> AsyncIterator[Figure]:
-    most = None if query else 1.5
+async def _now_and_then(name: str, ours: "Service", peer: "Service", scale: Scale) -> Figure:
+    pairs = await by_turns(partial(ours.latency, scale), partial(peer.latency, scale), scale)
+    return times(f"{name}: one now and then, p50", pairs, MOST)
+
+
+async def _together(
+    name: str, ours: "Service", peer: "Service", scale: Scale, most: float | None
+) -> tuple[Figure, Figure]:
+    pairs = await by_turns(partial(ours.together, scale), partial(peer.together, scale), scale)
+    cpu = Pairs(ours.cpu[1:], peer.cpu[1:])  # the first only warmed up
+    return (
+        times(f"{name}: over {scale.connections} connections at once", pairs.each(scale.requests), most),
+        times(f"{name}: processor time of the service", cpu),
+    )
+
+
+@asynccontextmanager
+async def _both(path: str, folder: Path, scale: Scale) -> AsyncGenerator[tuple["Service", "Service"]]:
+    """The two services; a request to ours has this path."""
     with served.served(served.ours, folder) as our_port, served.served(served.peer, folder) as peer_port:
         async with (
-            _connected(our_port, served.OURS + query, scale.connections) as ours,
+            _connected(our_port, path, scale.connections) as ours,
             _connected(peer_port, served.PEER, scale.connections) as peer,
         ):
-            one = await by_turns(partial(ours.latency, scale), partial(peer.latency, scale), scale)
-            yield times(f"{what}: one after the other, p50", one, most)
-            many = await by_turns(partial(ours.together, scale), partial(peer.together, scale), scale)
-            yield times(f"{what}: over {scale.connections} connections at once", many.each(scale.requests), most)
-            yield _cpu(f"{what}: processor time of the service", ours, peer)
-
-
-def _cpu(name: str, ours: "Service", peer: "Service") -> Figure:
-    """The first of each only warmed up."""
-    pairs = Pairs(ours.cpu[1:], peer.cpu[1:])
-    return Figure(name, duration(pairs.our_median), duration(pairs.peer_median), pairs.ratio, spread=pairs.spread)
+            yield ours, peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +87,12 @@ class Service:
     """Seconds of the service's processor time for one request, for each time that many were sent at once."""
 
     async def latency(self, scale: Scale) -> float:
-        """Seconds from one request to its response, over one connection."""
-        client = self.clients[0]
-        return median([await awaited(client.ask(self.request, b"202")) for _ in range(scale.requests)])
+        """Seconds from one request to its response, over one connection, when the service has nothing else to do."""
+        taken: list[float] = []
+        for _ in range(max(1, scale.requests // 8)):
+            await asyncio.sleep(PAUSE)
+            taken.append(await awaited(self.clients[0].ask(self.request, b"202")))
+        return median(taken)
 
     async def together(self, scale: Scale) -> float:
         """Seconds for all requests, over all connections."""
