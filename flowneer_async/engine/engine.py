@@ -28,7 +28,7 @@ from flowneer_async.engine.scheduling import Schedule
 from flowneer_async.engine.tags import PARENT, check_user_tags, inherited
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.times import after, wake_of
-from flowneer_async.engine.watching import over, result_of
+from flowneer_async.engine.watching import result_of
 from flowneer_async.errors import BadOption, EngineStopped, UnknownFlow
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.keeping import NO_TAGS, every_run
@@ -329,8 +329,7 @@ class Engine:
     async def result_of(self, flow: FlowBuilder[S], run_id: str) -> Result[S]:
         """See `Handle.result`."""
         work = self._at_work("wait for a run")
-        run, job = await over(self.store, run_id, work.workshop.jobs, work.stopping)
-        return await result_of(flow, run, job)
+        return await result_of(flow, self.store, run_id, work.workshop, work.stopping)
 
     async def events_of(
         self, flow: FlowBuilder[S], run_id: str, after: str | None, live: bool

@@ -1,11 +1,9 @@
 """Waiting for what becomes of a run, in whichever process it goes on."""
 
-from collections.abc import Mapping
-
 import anyio
 
-from flowneer_async.engine.job import Job
 from flowneer_async.engine.racing import first_of
+from flowneer_async.engine.workshop import Workshop
 from flowneer_async.errors import EngineStopped, NotCompleted
 from flowneer_async.flow import FlowBuilder
 from flowneer_async.runner import Result
@@ -14,29 +12,30 @@ from flowneer_async.store import VersionStore
 from flowneer_async.versions import OPEN, Run
 
 
-async def over(
-    store: VersionStore, run_id: str, jobs: Mapping[str, Job], stopping: anyio.Event
-) -> tuple[Run, Job | None]:
-    """A run that is over, and the job that it was, if that was in this process; raises EngineStopped, UnknownRun."""
+async def result_of(
+    flow: FlowBuilder[S], store: VersionStore, run_id: str, workshop: Workshop, stopping: anyio.Event
+) -> Result[S]:
+    """The result of a run, once it is over; raises NotCompleted, EngineStopped, UnknownRun."""
+    with workshop.awaited.waiting(run_id):
+        run = await _over(store, run_id, workshop, stopping)
+        if run.status != "completed":
+            raise NotCompleted(run.run_id, run.status, run.error) from workshop.awaited.error(run_id)
+    return await flow.run(run_id=run_id)
+
+
+async def _over(store: VersionStore, run_id: str, workshop: Workshop, stopping: anyio.Event) -> Run:
     while True:
-        job = jobs.get(run_id)
+        job = workshop.jobs.get(run_id)
         if job is not None:
             await job.over.wait()
         run = await store.read(run_id)
         if run.status not in OPEN:
-            return run, job
+            return run
         async with store.changes(run_id) as changed:
             run = await store.read(run_id)  # it may have changed before it was watched
             if run.status not in OPEN:
-                return run, None
+                return run
             if stopping.is_set():
                 raise EngineStopped(f"wait for run {run_id!r}")
-            if run_id not in jobs:
+            if run_id not in workshop.jobs:
                 await first_of(changed, stopping.wait)
-
-
-async def result_of(flow: FlowBuilder[S], run: Run, job: Job | None) -> Result[S]:
-    """The result of a run that is over; raises NotCompleted."""
-    if run.status != "completed":
-        raise NotCompleted(run.run_id, run.status, run.error) from (None if job is None else job.error)
-    return await flow.run(run_id=run.run_id)

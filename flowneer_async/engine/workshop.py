@@ -9,6 +9,7 @@ from anyio.abc import TaskGroup
 
 from flowneer_async.control import End
 from flowneer_async.engine.admission import Admission
+from flowneer_async.engine.awaited import Awaited
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.listening import Listeners
 from flowneer_async.engine.racing import first_of
@@ -38,6 +39,7 @@ class Workshop:
         self.jobs: dict[str, Job] = {}
         """By the ids of their runs."""
         self.listeners = Listeners()
+        self.awaited = Awaited()
         self._halted: End | None = None
         self._empty = anyio.Event()
 
@@ -52,6 +54,7 @@ class Workshop:
         """This process does not, or no longer, work on a run."""
         del self.jobs[job.run_id]
         self._admission.give_back()
+        self.awaited.put_down(job.run_id, job.error)
         job.over.set()
         if not self.jobs:
             self._empty.set()
