@@ -67,8 +67,8 @@ class Crowd:
     """One of the two ways to run them, and what was seen of each round, the first, which only warms up, included."""
 
     work: Callable[[SqliteStore, int], Awaitable[None]]
-    cpu: list[float] = field(default_factory=list)
-    lags: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list[float])
+    lags: list[float] = field(default_factory=list[float])
 
     async def run(self, scale: Scale, path: Path) -> float:
         """Seconds for all of them; nothing of it is left after that."""

@@ -83,7 +83,7 @@ class Service:
 
     clients: list[Client]
     request: bytes
-    cpu: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list[float])
     """Seconds of the service's processor time for one request, for each time that many were sent at once."""
 
     async def latency(self, scale: Scale) -> float:
