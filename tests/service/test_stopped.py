@@ -39,7 +39,7 @@ async def test_a_service_that_is_stopped_in_the_middle_does_no_step_twice_and_th
                 await check_completed(store, run_id, steps)
 
 
-async def test_a_start_that_meets_the_shutdown_is_accepted_for_good_or_not_at_all(tmp_path: Path) -> None:
+async def test_a_start_that_meets_the_shutdown_is_accepted_for_good_or_has_no_answer_and_no_run(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         first = await service.process()
         async with first.client() as client:
@@ -61,25 +61,29 @@ async def test_a_start_that_meets_the_shutdown_is_accepted_for_good_or_not_at_al
                 await check_completed(store, run_id, SHORT)
 
 
-async def test_a_start_that_is_received_after_the_signal_is_answered_with_a_problem(tmp_path: Path) -> None:
+async def test_a_start_that_is_received_after_the_signal_is_accepted_for_the_next_process(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
-        process = await service.process()
-        async with process.client() as client, sending(process) as request:
+        first = await service.process()
+        async with first.client() as client, sending(first) as request:
             await request.head("late")
-            (gated,) = await _started(client, "gated", 1)
-            stream = asyncio.create_task(Reader(gated).read(client))
-            await service.until(lambda: service.witness.count("began") == 1)
-            process.tell(signal.SIGTERM)
+            reader = Reader(*await _started(client, "gated", 1))
+            stream = asyncio.create_task(reader.read(client))
+            await service.until(lambda: bool(reader.seen))
+            first.tell(signal.SIGTERM)
             await stream
             await request.body()
-            answer = await request.answer()
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"application/problem+json" in answer
-        assert b"engine-stopped" in answer
+            assert (await request.answer()).startswith(b"HTTP/1.1 202 ")
         service.witness.open_gate()
-        assert await process.ended() == STOPPED
+        assert await first.ended() == STOPPED
+        second = await service.process()
+        async with second.client() as client:
+            late = await start(client, "short", "late") or ""
+            await service.until(lambda: are_over(client))
+        await second.stop()
         async with service.store() as store:
-            assert await run_ids(store) == {gated}
+            assert await run_ids(store) == {late, reader.run_id}
+        assert {note.pid for note in service.witness.did(late)} == {second.pid}
+        check_once(service.witness.did(late), SHORT)
 
 
 async def test_a_client_that_does_not_read_its_stream_holds_up_the_end_no_longer_than_the_server_bears_with_it(
@@ -131,10 +135,8 @@ async def _ask_to_the_end(client: httpx.AsyncClient) -> list[str]:
             response = await client.post("/flows/short/runs", json={"log": []})
         except httpx.TransportError:
             return accepted
-        if response.status_code == 202:
-            accepted.append(response.json()["run_id"])
-        else:
-            assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+        assert response.status_code == 202, response.text
+        accepted.append(response.json()["run_id"])
 
 
 async def _stopped_at_the_gate(service: Service, process: Process) -> tuple[list[str], list[str]]:
