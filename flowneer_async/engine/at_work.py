@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from flowneer_async.engine.accepting import Accepting, Wish
 from flowneer_async.engine.admission import Admission
-from flowneer_async.engine.dispatching import Dispatcher, shown
+from flowneer_async.engine.dispatching import Dispatcher
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.limits import Limits
 from flowneer_async.engine.racing import first_of
@@ -20,6 +20,7 @@ from flowneer_async.engine.scheduling import Schedule, Scheduler
 from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.tags import SCHEDULE, TIME
 from flowneer_async.engine.telemetry import Telemetry
+from flowneer_async.engine.wording import shown
 from flowneer_async.engine.workshop import Workshop
 from flowneer_async.errors import StoreError
 from flowneer_async.flow import FlowBuilder

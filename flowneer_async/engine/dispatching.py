@@ -12,8 +12,9 @@ from flowneer_async.engine.admission import Admission
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.telemetry import Telemetry
+from flowneer_async.engine.wording import shown
 from flowneer_async.engine.workshop import Workshop
-from flowneer_async.errors import FlowneerError, Parked, RunBusy, UnknownRun
+from flowneer_async.errors import Parked, RunBusy, UnknownRun
 from flowneer_async.keeping import every_run
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Execution
@@ -199,8 +200,3 @@ class Dispatcher:
         wait = _AGAIN.wait(times, self._world.draw)
         self._later[run_id] = times, self._world.now() + round(wait * 1000)
         _LOG.warning("run %s cannot be gone on with, and is tried again in %.0f s: %s", run_id, wait, shown(error))
-
-
-def shown(error: Exception) -> str:
-    """What a line of the log says of it: the message of one of ours, the type of any other, which may hold values."""
-    return str(error) if isinstance(error, FlowneerError) else type(error).__qualname__

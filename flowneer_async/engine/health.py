@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from flowneer_async.errors import FlowneerError
+from flowneer_async.engine.wording import shown
 from flowneer_async.policy import World
 from flowneer_async.shield import complete
 from flowneer_async.store import VersionStore
@@ -49,6 +49,6 @@ class Probe:
             # Waiting for nothing: so nobody owns it, and it can be purged at once.
             await self._store.create(Run(run_id, PROBE, "dict", (), "waiting", created=now, updated=now))
             await self._store.purge(run_id)
-        except FlowneerError as error:
-            return str(error)
+        except Exception as error:
+            return shown(error)
         return None
