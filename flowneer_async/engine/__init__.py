@@ -5,6 +5,7 @@ from flowneer_async.engine.engine import Engine
 from flowneer_async.engine.handle import Handle
 from flowneer_async.engine.health import Health
 from flowneer_async.engine.limits import Limits, Rate
+from flowneer_async.engine.options import StartOptions
 from flowneer_async.engine.run_events import RunEvent
 from flowneer_async.engine.schedule import Cron, Every
 from flowneer_async.engine.telemetry import Measures, Several, Telemetry
@@ -21,5 +22,6 @@ __all__ = [
     "Rate",
     "RunEvent",
     "Several",
+    "StartOptions",
     "Telemetry",
 ]

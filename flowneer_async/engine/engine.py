@@ -6,28 +6,26 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
-from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Protocol, Self, overload
+from typing import Any, Protocol, Self, Unpack, overload
 
 import anyio
 
 from flowneer_async.answers import NO_ANSWER
 from flowneer_async.context import Context
 from flowneer_async.engine.accepting import Wish
-from flowneer_async.engine.admission import key_of
 from flowneer_async.engine.at_work import AtWork, Settings, at_work
 from flowneer_async.engine.calling import called, child_id
 from flowneer_async.engine.handle import Handle
 from flowneer_async.engine.health import Health, Probe
 from flowneer_async.engine.hearing import SIGNALS, hearing
 from flowneer_async.engine.limits import Limits
+from flowneer_async.engine.options import StartOptions, wished
 from flowneer_async.engine.run_events import RunEvent, run_events
 from flowneer_async.engine.schedule import Missed, Times
 from flowneer_async.engine.scheduling import Schedule
 from flowneer_async.engine.tags import PARENT, check_user_tags, inherited
 from flowneer_async.engine.telemetry import Telemetry
-from flowneer_async.engine.times import after, wake_of
 from flowneer_async.engine.watching import result_of
 from flowneer_async.errors import BadOption, EngineStopped, UnknownFlow
 from flowneer_async.flow import FlowBuilder
@@ -159,71 +157,25 @@ class Engine:
     # Runs ------------------------------------------------------------------------------------------------------------
 
     @overload
-    async def start(
-        self,
-        flow: FlowBuilder[S],
-        state: S,
-        *,
-        run_id: str | None = None,
-        tags: Mapping[str, str] = NO_TAGS,
-        key: str | None = None,
-        priority: int = 0,
-        deadline: timedelta | float | None = None,
-        delay: timedelta | float | None = None,
-        at: datetime | None = None,
-        debounce: str | None = None,
-    ) -> Handle[S]: ...
+    async def start(self, flow: FlowBuilder[S], state: S, **options: Unpack[StartOptions]) -> Handle[S]: ...
     @overload
-    async def start(
-        self,
-        flow: str,
-        state: object,
-        *,
-        run_id: str | None = None,
-        tags: Mapping[str, str] = NO_TAGS,
-        key: str | None = None,
-        priority: int = 0,
-        deadline: timedelta | float | None = None,
-        delay: timedelta | float | None = None,
-        at: datetime | None = None,
-        debounce: str | None = None,
-    ) -> Handle[object]: ...
-    async def start(
-        self,
-        flow: FlowBuilder[Any] | str,
-        state: object,
-        *,
-        run_id: str | None = None,
-        tags: Mapping[str, str] = NO_TAGS,
-        key: str | None = None,
-        priority: int = 0,
-        deadline: timedelta | float | None = None,
-        delay: timedelta | float | None = None,
-        at: datetime | None = None,
-        debounce: str | None = None,
-    ) -> Handle[Any]:
+    async def start(self, flow: str, state: object, **options: Unpack[StartOptions]) -> Handle[object]: ...
+    async def start(self, flow: FlowBuilder[Any] | str, state: object, **options: Unpack[StartOptions]) -> Handle[Any]:
         """Accept a run of `flow` on `state`: it is stored when this returns, and works on a state of its own.
 
-        It begins when there is a slot for it, those of the highest `priority` first, and not before `delay` (seconds)
-        or the time `at`. Of runs with one `key` as many are at work as the flow's limits say. It fails where it is not
-        over `deadline` seconds from now. A `run_id` that is taken gives the run that has it, as it is. With `debounce`,
-        a name, it takes the place of the last run that was started under that name, if that has not begun yet.
+        It begins when there is a slot for it. A `run_id` that is taken gives the run that has it, as it is; the other
+        options, tags, key, priority, deadline, delay, at and debounce, are said in `StartOptions`.
 
         Raises EngineStopped, UnknownFlow, BadState, StateNotSerializable, BadName, BadOption, ForeignRun, and what the
         store raises.
         """
         work, bound = self._at_work("start a run"), self._flow(flow)
-        check_user_tags(tags)
-        now = self._settings.world.now()
-        ends = None if deadline is None else after("deadline", deadline, now)
-        wake = wake_of(delay, at, now)
-        wish = Wish(state, run_id, tags, key_of(bound.name, key), priority, wake, ends)
+        wish = wished(bound.name, state, options, self._settings.world.now())
+        debounce = options.get("debounce")
         if debounce is None:
             run_id = await complete(work.accepting.accept(bound, wish))
-        elif run_id is None and wake is not None:
-            run_id = await complete(work.accepting.debounce(bound, wish, debounce))
         else:
-            raise BadOption("debounce", debounce, "it needs a delay, or a time, and makes the run id by itself")
+            run_id = await complete(work.accepting.debounce(bound, wish, debounce))
         return Handle(self, bound, run_id)
 
     async def handle(self, run_id: str) -> Handle[object]:
