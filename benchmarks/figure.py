@@ -9,7 +9,7 @@ MB = 1024 * KB
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`kept` says whether the promise is kept; None where nothing is promised. What is not measured has the ratio NaN."""
+    """`kept` says whether the promise is kept; None where nothing is promised. `ratio` is NaN without a peer."""
 
     name: str
     ours: str

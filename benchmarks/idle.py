@@ -47,8 +47,7 @@ async def figures(scale: Scale) -> AsyncIterator[Figure]:
         cases = [Case(Path(folder, f"{number}.db"), number, seconds) for number in (0, scale.sleeping)]
         # First all runs, in other processes: the figures are of engines that find them.
         apart(put_to_sleep, cases)
-        (none,) = apart(measured, cases[:1], each_in_its_own=True)
-        (many,) = apart(measured, cases[1:], each_in_its_own=True)
+        none, many = apart(measured, cases, each_in_its_own=True)
     name = f"{scale.sleeping:,} runs asleep, beside none"
     yield Figure(f"{name}: processor time a second", duration(many.cpu), duration(none.cpu), many.cpu / none.cpu)
     kept = many.held <= none.held + MORE

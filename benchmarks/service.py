@@ -24,13 +24,16 @@ LATER = "?delay=86400"
 
 
 async def figures(scale: Scale) -> AsyncIterator[Figure]:
-    with TemporaryDirectory(prefix="bench-") as folder:
-        async with _both(served.OURS, Path(folder), scale) as (ours, peer):
+    with (
+        TemporaryDirectory(prefix="bench-") as folder,
+        served.served(served.ours, Path(folder)) as our_port,
+        served.served(served.peer, Path(folder)) as peer_port,
+    ):
+        async with _both(our_port, served.OURS, peer_port, scale) as (ours, peer):
             yield await _now_and_then("a run is started", ours, peer, scale)
             for figure in await _together("a run is started, and done", ours, peer, scale, None):
                 yield figure
-    with TemporaryDirectory(prefix="bench-") as folder:
-        async with _both(served.OURS + LATER, Path(folder), scale) as (ours, peer):
+        async with _both(our_port, served.OURS + LATER, peer_port, scale) as (ours, peer):
             for figure in await _together("a run is stored, to begin later", ours, peer, scale, MOST):
                 yield figure
 
@@ -52,14 +55,13 @@ async def _together(
 
 
 @asynccontextmanager
-async def _both(path: str, folder: Path, scale: Scale) -> AsyncGenerator[tuple["Service", "Service"]]:
-    """The two services; a request to ours has this path."""
-    with served.served(served.ours, folder) as our_port, served.served(served.peer, folder) as peer_port:
-        async with (
-            _connected(our_port, path, scale.connections) as ours,
-            _connected(peer_port, served.PEER, scale.connections) as peer,
-        ):
-            yield ours, peer
+async def _both(our_port: int, path: str, peer_port: int, scale: Scale) -> AsyncGenerator[tuple["Service", "Service"]]:
+    """Connections to the two; a request to ours has this path."""
+    async with (
+        _connected(our_port, path, scale.connections) as ours,
+        _connected(peer_port, served.PEER, scale.connections) as peer,
+    ):
+        yield ours, peer
 
 
 @dataclass(frozen=True, slots=True)
