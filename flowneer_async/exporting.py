@@ -108,7 +108,7 @@ def _line(part: Run | Version | Signal | End) -> dict[str, object]:
 
 
 def _run_line(run: Run) -> dict[str, object]:
-    """All of a run but for who owns it, how often one has died, whether it is to be cancelled, and when it was stored."""
+    """All of a run but for who owns it, how often one has died, whether it is to end, and when it was stored."""
     error = {} if run.error is None else _written("error", run.error.encode("utf-8", "surrogatepass"))
     return {
         "run_id": run.run_id,
