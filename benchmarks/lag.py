@@ -5,23 +5,35 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from time import perf_counter
+from dataclasses import dataclass, field
+from time import perf_counter, thread_time
 
 PAUSE = 0.005  # seconds between two questions
 
 _LONGEST = 5.0  # seconds that a connection's thread may take to end
 
 
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """How late the loop was each time that it was asked, in seconds."""
+
+    late: list[float] = field(default_factory=list[float])
+    own: list[float] = field(default_factory=list[float])
+    """As much of it as the loop's own thread was at work: not what it waited for a processor, or for another thread."""
+
+
 @asynccontextmanager
-async def asking(lags: list[float]) -> AsyncGenerator[None]:
-    """Ask the loop again and again, as long as the block, how many seconds it is late; once at least."""
+async def asking(lags: Lags) -> AsyncGenerator[None]:
+    """Ask the loop again and again, as long as the block, how late it is; once at least."""
     is_over = False
 
     async def ask() -> None:
         while not is_over:
-            start = perf_counter()
+            start, used = perf_counter(), thread_time()
             await asyncio.sleep(PAUSE)
-            lags.append(perf_counter() - start - PAUSE)
+            late = perf_counter() - start - PAUSE
+            lags.late.append(late)
+            lags.own.append(min(late, thread_time() - used))
 
     task = asyncio.create_task(ask())
     await asyncio.sleep(0)
