@@ -1,6 +1,7 @@
 """When to try again, and the outside world a run depends on: all pure, all passed in."""
 
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ def unix_ms() -> int:
 
 
 def _new_run_id() -> str:
-    # A name, no secret: the random module's numbers will do, which it seeds anew in a forked process.
-    return f"{random.getrandbits(128):032x}"
+    # Not by the random module: where a program seeds that, for its own sake, ids would come again.
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,9 +109,9 @@ class VersionStore(Protocol):
     async def claim(self, run: Run) -> Lease:
         """Own a run as it was last read, with the flow's steps and the seal as they are now.
 
-        It has begun when `run` says so, unless it had before; it neither sleeps nor is cancelling any more. Its
-        recoveries are 0 where its owner gave it back, 1 where the owner has stored versions of it, one more else.
-        Raises RunBusy, UnknownRun.
+        It has begun when `run` says so, unless it had before. It does not sleep any more, and is cancelling only where
+        that wish came after it was read. Its recoveries are 0 where its owner gave it back, 1 where the owner has
+        stored versions of it, one more else. Raises RunBusy, UnknownRun.
         """
         ...
 

@@ -14,20 +14,20 @@ def hearing(told: Callable[[], None]) -> Generator[None]:
     """Call `told` when the process gets SIGTERM or SIGINT, and then whoever handled it before.
 
     A web server hears them too, but ends what it has begun before it tells its application: streams of events would
-    keep it waiting for ever. Outside the main thread, where no signal can be heard, this does nothing.
+    keep it waiting for ever. A signal that nobody handles ends the process, as ever. Outside the main thread, where no
+    signal can be heard, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def hear(number: int, frame: FrameType | None) -> None:
         told()
-        handler = before[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
+        before[signal.Signals(number)](number, frame)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, hear)
     try:
         yield

@@ -15,10 +15,10 @@ from flowneer_async.keeping import NO_TAGS
 class StartOptions(TypedDict, total=False):
     """How a run is to be started; spans are timedeltas, or seconds.
 
-    Runs of the highest `priority` (0 where it is not given) begin first, and none before `delay` or the time `at`. Of
-    runs with one `key` as many are at work as the flow's limits say. A run fails where it is not over `deadline` after
-    it was accepted. With `debounce`, a name, it takes the place of the last run that was started under that name, if
-    that has not begun yet. The `tags` are for `store.runs(tags=…)`.
+    Runs of the highest `priority` (one of a few numbers; 0 where none is given) begin first, and none before `delay` or
+    the time `at`. Of runs with one `key` as many are at work as the flow's limits say. A run fails where it is not over
+    `deadline` after it was accepted. With `debounce`, a name, it takes the place of the last run that was started under
+    that name, if that has not begun yet. The `tags` are for `store.runs(tags=…)`.
     """
 
     run_id: str | None

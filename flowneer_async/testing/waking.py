@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from flowneer_async.errors import Fenced, UnknownRun
-from flowneer_async.store import Lease, RunFilter, VersionStore
+from flowneer_async.store import Due, Lease, RunFilter, VersionStore
 from flowneer_async.testing.chains import EARLY, counting, new_run, owned
 from flowneer_async.testing.due import LATE
 from flowneer_async.versions import OPEN, Run, Status
@@ -166,6 +166,19 @@ class WakingContract:
         await store.release(run.lease, status)
         read = await store.read("run")
         assert (read.cancelling, read.wake) == (True, wake)
+
+    async def test_a_wish_to_cancel_a_run_that_its_next_owner_has_not_read_stays(self, store: VersionStore) -> None:
+        """Who claims a run as it was before cannot know of it: it is kept, and wakes the run when it comes to wait."""
+        read = await _free(store, "waiting")
+        assert await store.ask_cancel("run")
+        lease = await store.claim(read)
+        assert (await store.read("run")).cancelling
+        await store.release(lease, "waiting")
+        [due] = await store.due(Due(frozenset([read.flow])), 10)
+        assert due.cancelling
+        await store.claim(due)
+        run = await store.read("run")
+        assert (run.cancelling, run.wake) == (False, None)
 
     @pytest.mark.parametrize("run_id", ["none", "", "run@0", "RUN", "ru", "run%", "run\0", "r" * 5000])
     async def test_an_unknown_run_is_not_cancelled(self, store: VersionStore, run_id: str) -> None:

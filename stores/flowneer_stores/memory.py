@@ -62,7 +62,8 @@ class MemoryStore(Methods):
         begun = run.begun if kept.run.begun is None else kept.run.begun
         owned = replace(kept.run, steps=run.steps, seal=run.seal, status="running", error=None, begun=begun)
         # In this process no owner ever dies, so none is recovered.
-        woken = replace(owned, wake=None, cancelling=False, recoveries=0)
+        is_new = kept.run.cancelling and not run.cancelling
+        woken = replace(owned, wake=kept.run.wake if is_new else None, cancelling=is_new, recoveries=0)
         kept.run = replace(woken, epoch=run.epoch + 1, owner=_OWNER, updated=self._now())
         kept.change()
         return Lease(run.run_id, run.epoch + 1)

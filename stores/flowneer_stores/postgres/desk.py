@@ -27,7 +27,7 @@ class _Proof(NamedTuple):
 _PROOFS = {
     queries.CREATE: _Proof(queries.TAKEN, (0, 17)),
     queries.START: _Proof(queries.TAKEN, (0, 17)),
-    queries.CLAIM: _Proof(queries.TAKEN, (0, 8)),
+    queries.CLAIM: _Proof(queries.TAKEN, (0, 9)),
     queries.APPEND: _Proof(queries.APPENDED, (0, 1, 3, 11)),
     queries.SEND: _Proof(queries.SENT, (0, 4)),
     queries.DROP: _Proof(queries.DROPPED, (0, 1)),

@@ -90,7 +90,8 @@ class PostgresStore(DatabaseStore[Opened]):
 
     async def claim(self, run: Run) -> Lease:
         steps, gone = orjson.dumps(run.steps).decode(), self._leases.gone(run)
-        row = (run.run_id, run.epoch, steps, run.seal, self._leases.owner, self._leases.ms, gone, run.begun, _ticket())
+        read = (run.run_id, run.epoch, steps, run.seal)
+        row = (*read, self._leases.owner, self._leases.ms, gone, run.begun, run.cancelling, _ticket())
         lease = await self._take(run.run_id, queries.CLAIM, [row])
         if lease is None:
             raise RunBusy(run.run_id, (await self.read(run.run_id)).owner)

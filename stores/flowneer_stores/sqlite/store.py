@@ -62,7 +62,8 @@ class SqliteStore(DatabaseStore[Opened]):
 
     async def claim(self, run: Run) -> Lease:
         steps, gone = orjson.dumps(run.steps).decode(), self._leases.gone(run)
-        row = (run.run_id, run.epoch, steps, run.seal, self._leases.owner, self._until(), self._now(), gone, run.begun)
+        read = (run.run_id, run.epoch, steps, run.seal)
+        row = (*read, self._leases.owner, self._until(), self._now(), gone, run.begun, run.cancelling)
         lease = await self._take(run.run_id, queries.CLAIM, [row])
         if lease is None:
             raise RunBusy(run.run_id, (await self.read(run.run_id)).owner)

@@ -1,9 +1,10 @@
 -- Own runs as they were last read: (run_id, epoch read, steps, seal, owner, lease_until, now, owner known to be gone,
--- begun). The head is kept beside the chain: of an owner that dies it is known then whether it has stored anything.
+-- begun, cancelling). A wish to cancel that came since they were read stays. The head is kept beside the chain: of an
+-- owner that dies it is known then whether it has stored anything.
 UPDATE flowneer_runs
 SET epoch = epoch + 1, steps = new.column3, seal = new.column4, owner = new.column5, lease_until = new.column6,
     status = 'running', error = NULL, updated = new.column7, begun = COALESCE(begun, new.column9),
-    wake = NULL, cancelling = 0,
+    wake = CASE WHEN cancelling > new.column10 THEN wake END, cancelling = cancelling > new.column10,
     recoveries = CASE
         WHEN owner IS NULL THEN 0
         WHEN (SELECT max(seq) FROM flowneer_versions WHERE run = id) > last THEN 1
