@@ -1,6 +1,6 @@
 """Which runs may be at work: the slots of this process, and the limits of flows and keys over all processes."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -11,6 +11,23 @@ from flowneer_async.store import Due, RunFilter, VersionStore
 from flowneer_async.versions import Run, Status
 
 _AT_WORK: frozenset[Status] = frozenset(["running"])
+
+
+class Look:
+    """One look at what is due, whose runs are taken in order.
+
+    Where one of them was refused, those after it that share the limit are, too: room that becomes free meanwhile is for
+    the first one of all, which the next look finds. So those of a limited flow are left that an earlier look is still
+    `taking`.
+    """
+
+    def __init__(self, taking: Iterable[str]) -> None:
+        self.taking = frozenset(taking)
+        """Flows."""
+        self.full: set[str] = set()
+        """Flows."""
+        self.busy: set[str] = set()
+        """Keys."""
 
 
 class Admission:
@@ -64,14 +81,18 @@ class Admission:
             async with self._turns[flow]:
                 yield
 
-    async def may_begin(self, run: Run, now: int) -> bool:
+    async def may_begin(self, run: Run, look: Look, now: int) -> bool:
         """May this run be at work, too? One that is counted already, for its process has died, may."""
         limits = self._limits.get(run.flow, FREE)
         if limits is FREE or run.status == "running":
             return True
-        if run.flow in self._full or run.key in self._busy:
+        if run.flow in self._full | look.full or run.key in self._busy | look.busy:
             return False
-        return await self._has_room(run, limits, 0) and await self._is_in_rate(run, limits, now)
+        if await self._has_room(run, limits, 0) and await self._is_in_rate(run, limits, now):
+            return True
+        look.full |= self._full
+        look.busy |= self._busy
+        return False
 
     async def may_stay(self, run: Run) -> bool:
         """The same for a run that was just taken: did another process take the last slot in the same moment?"""

@@ -1,6 +1,7 @@
 """Finding the runs that somebody should go on with, and taking them."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -8,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flowneer_async.control import CANCELLED, End
-from flowneer_async.engine.admission import Admission
+from flowneer_async.engine.admission import Admission, Look
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.telemetry import Telemetry
@@ -53,7 +54,8 @@ class Dispatcher:
         self._poked = anyio.Event()
         self._later: dict[str, tuple[int, int]] = {}
         """Runs that could not be gone on with: how often in a row, and when to try again, in Unix ms."""
-        self._taking = 0
+        self._taking: Counter[str] = Counter()
+        """How many runs of each flow are being taken."""
         self._is_stopped = False
         self.has_backlog = True
         """Are there, for all that is known, runs that wait for a slot?"""
@@ -125,49 +127,54 @@ class Dispatcher:
         if free <= 0:
             self.has_backlog = True
             return
-        limit = min(free, _PAGE) + len(self._later) + self._taking
+        limit = min(free, _PAGE) + len(self._later) + self._taking.total()
         due = await self._store.due(self._admission.wanted(), limit)
         if self._is_stopped:
             return
-        taken = [run for run in due if self._admit(run, now)]
+        look = Look(flow for flow, number in self._taking.items() if number)
+        taken = [run for run in due if self._admit(run, look, now)]
         self.has_backlog = len(due) >= limit or self._admission.free <= 0
         if self.has_backlog and taken:
             self.poke()
 
-    def _admit(self, run: Run, now: int) -> bool:
+    def _admit(self, run: Run, look: Look, now: int) -> bool:
         """Begin to take a run, where there is a slot for it."""
         _, later = self._later.get(run.run_id, (0, 0))
         if later > now or run.run_id in self._workshop.jobs or self._admission.free <= 0:
             return False
+        if run.flow in look.taking and self._admission.is_limited(run.flow):
+            return False
         job = self._workshop.admit(run.run_id, run.flow, run.key)
         job.woken = run.wake
-        self._taking += 1
-        self._group.start_soon(self._take, run, job, name=f"run {run.run_id}")
+        self._taking[run.flow] += 1
+        self._group.start_soon(self._take, run, look, job, name=f"run {run.run_id}")
         return True
 
-    async def _take(self, run: Run, job: Job) -> None:
+    async def _take(self, run: Run, look: Look, job: Job) -> None:
         """Take a run and work on it, or leave its slot to another one."""
         execution: Execution[Any] | None = None
         try:
             async with self._admission.turn(run.flow):
-                execution = await self._taken(run, job)
+                execution = await self._taken(run, look, job)
         except (RunBusy, UnknownRun):  # somebody else was quicker
             pass
         except Exception as error:  # also of what the user gave to migrate it, or to restore its state
             job.error = error
         finally:
-            self._taking -= 1
+            self._taking[run.flow] -= 1
+            if not self._taking[run.flow] and self._admission.is_limited(run.flow):
+                self.poke()  # those that came meanwhile were left for now
             if execution is None:
                 self._workshop.leave(job)
         if execution is not None:
             await self._workshop.work(job, execution)
 
-    async def _taken(self, run: Run, job: Job) -> Execution[Any] | None:
+    async def _taken(self, run: Run, look: Look, job: Job) -> Execution[Any] | None:
         now = self._world.now()
         if run.cancelling:
             await self._settling.finish(run, CANCELLED)
             return None
-        if not await self._admission.may_begin(run, now):
+        if not await self._admission.may_begin(run, look, now):
             return None
         execution = self._resume(run.flow, job)
         await execution.open()

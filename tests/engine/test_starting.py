@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from flowneer_async import FlowBuilder, RunFilter, VersionStore
@@ -28,7 +27,7 @@ from flowneer_async.errors import (
     UnknownFlow,
 )
 from flowneer_stores import MemoryStore
-from tests.support.engines import CLOCKED, Clock, Flow, State, Work, engines, pass_time, quiet, watched
+from tests.support.engines import CLOCKED, Clock, Flow, State, Work, engines, pass_time, pass_turns, quiet, watched
 from tests.support.stores import KINDS
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -48,11 +47,6 @@ class Order:
 
 
 async def nothing(order: Order) -> None: ...
-
-
-async def turns(number: int) -> None:
-    for _ in range(number):
-        await anyio.lowlevel.checkpoint()
 
 
 # One id, one run ------------------------------------------------------------------------------------------------------
@@ -206,7 +200,7 @@ def test_limits_that_are_none_are_refused(bad: Any) -> None:
 
 async def cut_by_task(start: Callable[[], Any], after: int) -> bool:
     task = asyncio.ensure_future(start())
-    await turns(after)
+    await pass_turns(after)
     is_done = task.done()
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -223,7 +217,7 @@ async def cut_by_scope(start: Callable[[], Any], after: int) -> bool:
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        await turns(after)
+        await pass_turns(after)
         group.cancel_scope.cancel()
     return done.is_set()
 
@@ -287,7 +281,7 @@ async def started_and_left(engine: Engine, after: int, way: str) -> bool:
             async with engine:
                 await quiet(engine)
                 ready.set()
-                await turns(after)
+                await pass_turns(after)
                 is_done = done.is_set()
                 if way == "cancelled":
                     scope.cancel()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import anyio
 import anyio.lowlevel
 
 from flowneer_async import Context, FlowBuilder, VersionStore
-from flowneer_async.engine import Engine
+from flowneer_async.engine import Engine, Handle
 from flowneer_async.testing import FakeWorld
+from flowneer_async.versions import OPEN
 from flowneer_stores import MemoryStore, SqliteStore
 from flowneer_stores.wrapper import Wrapper
 from tests.support.postgres import store_at
@@ -41,10 +43,14 @@ class Clock(FakeWorld):
 
 
 class Watched(Wrapper):
-    """A store that knows when it is asked nothing any more: then the engines have done all that they could."""
+    """A store that knows when it is asked nothing any more: then the engines have done all that they could.
 
-    def __init__(self, store: VersionStore) -> None:
+    Before and after each answer it waits so many turns of the loop as `turns` says, over and over.
+    """
+
+    def __init__(self, store: VersionStore, turns: Sequence[int] = (0,)) -> None:
         super().__init__(store)
+        self._turns = cycle(turns)
         self.calls: Counter[str] = Counter()
         self._open = 0
         self._idle = anyio.Event()
@@ -59,13 +65,15 @@ class Watched(Wrapper):
             calm += 1
             await anyio.lowlevel.checkpoint()
 
-    @contextmanager
-    def asked(self, name: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def asked(self, name: str) -> AsyncGenerator[None, None]:
         """Somebody asks this store for something."""
         self.calls[name] += 1
         self._open += 1
         try:
+            await pass_turns(next(self._turns))
             yield
+            await pass_turns(next(self._turns))
         finally:
             self._open -= 1
             self._idle.set()
@@ -75,7 +83,7 @@ def _watched(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
     method = getattr(Wrapper, name)
 
     async def ask(self: Watched, *args: Any, **options: Any) -> Any:
-        with self.asked(name):
+        async with self.asked(name):
             return await method(self, *args, **options)
 
     return ask
@@ -106,8 +114,7 @@ class Work:
     async def quick(self, state: State, ctx: Context[Any]) -> None:
         """A step that is at work for some turns of the loop."""
         with self.counted(state, ctx):
-            for _ in range(state.get("turns", 3)):
-                await anyio.lowlevel.checkpoint()
+            await pass_turns(state.get("turns", 3))
 
     def let(self, run_id: str = "") -> None:
         """Let a run go on; without an id every one, from now on."""
@@ -140,13 +147,21 @@ class Work:
         self._changed = anyio.Event()
 
 
+async def pass_turns(number: int) -> None:
+    """Let so many turns of the loop pass."""
+    for _ in range(number):
+        await anyio.lowlevel.checkpoint()
+
+
 @asynccontextmanager
-async def watched(kind: str, folder: Path, clock: FakeWorld, number: int = 1) -> AsyncGenerator[list[Watched], None]:
+async def watched(
+    kind: str, folder: Path, clock: FakeWorld, number: int = 1, turns: Sequence[int] = (0,)
+) -> AsyncGenerator[list[Watched], None]:
     """So many stores of the kind at one place, as processes would have: but the memory is one."""
     async with AsyncExitStack() as stack:
         if kind == "memory":
-            memory = Watched(MemoryStore(now=clock.now))
-            yield [memory] * number
+            memory = MemoryStore(now=clock.now)
+            yield [Watched(memory, turns) for _ in range(number)]
             return
         stores: list[Watched] = []
         for _ in range(number):
@@ -158,18 +173,24 @@ async def watched(kind: str, folder: Path, clock: FakeWorld, number: int = 1) ->
 
 @asynccontextmanager
 async def engines(
-    kind: str, folder: Path, flows: Sequence[FlowBuilder[Any]], clock: FakeWorld, number: int = 1, **options: Any
+    kind: str,
+    folder: Path,
+    flows: Sequence[FlowBuilder[Any]],
+    clock: FakeWorld,
+    number: int = 1,
+    turns: Sequence[int] = (0,),
+    **options: Any,
 ) -> AsyncGenerator[list[Engine], None]:
     """So many engines of these flows, on stores at one place; what is at work when they are left is cancelled."""
     options = {"grace": 0, "world": clock} | options
     async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(watched(kind, folder, clock, number))
+        stores = await stack.enter_async_context(watched(kind, folder, clock, number, turns))
         yield [await stack.enter_async_context(Engine(store, flows, **options)) for store in stores]
 
 
 async def quiet(*some: Engine) -> None:
     """Wait until these engines have done all that they could at this time."""
-    for _ in range(2):  # what the first one does last may give the second one something to do
+    for _ in some:  # what the first one does last may give the second one something to do
         for engine in some:
             assert isinstance(engine.store, Watched)
             await engine.store.quiet()
@@ -180,3 +201,18 @@ async def pass_time(clock: FakeWorld, seconds: float, *some: Engine, step: float
     for _ in range(round(seconds / step)):
         clock.move(step)
         await quiet(*some)
+
+
+async def over(clock: FakeWorld, runs: Sequence[Handle[Any]], *some: Engine, most: float = 100) -> None:
+    """Wait until these runs are over, and let time pass for that where it has to: `most` seconds."""
+    await quiet(*some)
+    while any([(await each.run()).status in OPEN for each in runs]):
+        assert most > 0, [await each.run() for each in runs]
+        await pass_time(clock, 0.5, *some, step=0.5)
+        most -= 0.5
+
+
+def calls(engine: Engine, name: str) -> int:
+    """How often the store of this engine was called so."""
+    assert isinstance(engine.store, Watched)
+    return engine.store.calls[name]
