@@ -1,12 +1,13 @@
 """The processes of a service: they are started, talked to, disturbed, and gone in the end."""
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from inspect import isawaitable
 from pathlib import Path
 from time import monotonic
@@ -125,6 +126,13 @@ async def until(
     while not (await found if isawaitable(found := condition()) else found):
         assert monotonic() < end, said()
         await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def together(longest: float = LONGEST) -> AsyncGenerator[asyncio.TaskGroup]:
+    """Tasks that are done when the block is; fails where that takes more than so many seconds."""
+    async with asyncio.timeout(longest), asyncio.TaskGroup() as group:
+        yield group
 
 
 async def start(client: httpx.AsyncClient, flow: str, idempotency_key: str, key: str = "") -> str | None:

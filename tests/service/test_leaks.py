@@ -1,12 +1,11 @@
 """A service that has done much holds no more than before."""
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
-from tests.service.processes import Process, Service, start
+from tests.service.processes import Process, Service, start, together
 from tests.service.reading import Reader
 
 
@@ -29,7 +28,7 @@ async def test_after_1000_runs_and_200_streams_that_were_left_a_process_holds_no
 async def _use(service: Service, process: Process, run_id: str, runs: int, streams: int) -> None:
     """Start runs, read the first bytes of streams, and wait until the runs are over."""
     done = service.witness.count("did") + 5 * runs
-    async with process.client() as client, asyncio.TaskGroup() as group:
+    async with process.client() as client, together() as group:
         for first in range(20):
             group.create_task(_each(client, run_id, len(range(first, runs, 20)), len(range(first, streams, 20))))
     await service.until(lambda: service.witness.count("did") == done)

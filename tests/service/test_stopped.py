@@ -10,7 +10,7 @@ from flowneer_async import Run
 from flowneer_async.policy import unix_ms
 from flowneer_async.store import RunFilter
 from tests.service.disconnecting import sending
-from tests.service.processes import Process, Service, are_over, start
+from tests.service.processes import Process, Service, are_over, start, together
 from tests.service.reading import Reader
 from tests.service.service_child import GATED, SHORT
 from tests.service.stored import check_completed, run_ids
@@ -42,12 +42,12 @@ async def test_a_service_that_is_stopped_in_the_middle_does_no_step_twice_and_th
 async def test_a_start_that_meets_the_shutdown_is_accepted_for_good_or_has_no_answer_and_no_run(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         first = await service.process()
-        async with first.client() as client:
+        async with first.client() as client, together() as group:
             (gated,) = await _started(client, "gated", 1)
-            asked = [asyncio.create_task(_ask_to_the_end(client)) for _ in range(10)]
+            asked = [group.create_task(_ask_to_the_end(client)) for _ in range(10)]
             await service.until(lambda: service.witness.count("began") == 1 and service.witness.count("did") > 50)
             first.tell(signal.SIGTERM)
-            accepted = {run_id for each in asked for run_id in await each}
+        accepted = {run_id for each in asked for run_id in each.result()}
         service.witness.open_gate()
         assert await first.ended() == STOPPED
         async with service.store() as store:
@@ -67,10 +67,10 @@ async def test_a_start_that_is_received_after_the_signal_is_accepted_for_the_nex
         async with first.client() as client, sending(first) as request:
             await request.head("late")
             reader = Reader(*await _started(client, "gated", 1))
-            stream = asyncio.create_task(reader.read(client))
-            await service.until(lambda: bool(reader.seen))
-            first.tell(signal.SIGTERM)
-            await stream
+            async with together() as group:
+                group.create_task(reader.read(client))
+                await service.until(lambda: bool(reader.seen))
+                first.tell(signal.SIGTERM)
             await request.body()
             assert (await request.answer()).startswith(b"HTTP/1.1 202 ")
         service.witness.open_gate()
@@ -148,10 +148,11 @@ async def _stopped_at_the_gate(service: Service, process: Process) -> tuple[list
         gated = await _started(client, "gated", 20)
         short = await _started(client, "short", 60)
         readers = [Reader(run_id) for run_id in gated]
-        streams = [asyncio.create_task(reader.read(client)) for reader in readers]
-        await service.until(lambda: service.witness.count("began") == len(gated) and all(r.seen for r in readers))
-        process.tell(signal.SIGTERM)
-        assert set(await asyncio.gather(*streams)) == {200}
+        async with together() as group:
+            for reader in readers:
+                group.create_task(reader.read(client))
+            await service.until(lambda: service.witness.count("began") == len(gated) and all(r.seen for r in readers))
+            process.tell(signal.SIGTERM)
     assert process.code is None
     service.witness.open_gate()
     assert await process.ended() == STOPPED

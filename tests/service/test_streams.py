@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.processes import Service, are_over, start
+from tests.service.processes import LONGEST, Service, are_over, start, together
 from tests.service.reading import Reader, events_of
 from tests.service.service_child import SHORT
 
@@ -23,7 +23,7 @@ async def test_a_stream_that_is_cut_anywhere_goes_on_with_the_next_event(tmp_pat
             whole = Reader(run_id)
             sent = (await client.get(f"/runs/{run_id}/events")).content
             await whole.read(client)
-            for most in range(1, len(sent), 7):
+            for most in range(1, len(sent), 13):
                 reader = Reader(run_id)
                 await reader.read(client, most)
                 assert len(reader.seen) <= len(SHORT)
@@ -44,7 +44,7 @@ async def test_who_has_read_the_end_is_told_that_there_will_be_no_more(tmp_path:
 async def test_streams_that_are_cut_go_on_without_a_gap_while_the_server_is_killed_and_started_again(
     tmp_path: Path,
 ) -> None:
-    await _read_over_kills(tmp_path, runs=6, kills=3)
+    await _read_over_kills(tmp_path, runs=6, kills=2)
 
 
 @pytest.mark.torture
@@ -58,7 +58,7 @@ async def test_a_stream_goes_on_at_another_process_where_it_was_cut(tmp_path: Pa
         one, other = [(await service.process()).client(), (await service.process()).client()]
         async with one, other:
             readers = [Reader(await start(one, "long", f"order-{number}") or "") for number in range(6)]
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 for reader in readers:
                     group.create_task(_read_to_the_end(reader, lambda: moments.choice((one, other)), moments))
         await _check(service, readers)
@@ -69,7 +69,7 @@ async def _read_over_kills(folder: Path, runs: int, kills: int) -> None:
     with Service(folder) as service:
         async with (await service.process()).client() as client:
             readers = [Reader(await start(client, "long", f"order-{number}") or "") for number in range(runs)]
-            async with asyncio.TaskGroup() as group:
+            async with together(LONGEST + 10 * kills) as group:
                 for reader in readers:
                     group.create_task(_read_to_the_end(reader, lambda: client, moments))
                 for steps in sorted(moments.sample(range(60 * runs), kills)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from tests.service.processes import Process, Service, are_over, start
+from tests.service.processes import Process, Service, are_over, start, together
 from tests.service.reading import Reader, events_of
 from tests.service.service_child import GATED, KEYED, LONG, SHORT
 from tests.service.stored import check_completed, run_ids
@@ -52,7 +52,7 @@ async def test_the_runs_of_a_process_that_is_stopped_are_gone_on_with_elsewhere_
         stopped, other = [await service.process(), await service.process()]
         ids = await _started(stopped, "long", 10)
         readers = [Reader(run_id) for run_id in ids]
-        async with other.client() as client, asyncio.TaskGroup() as group:
+        async with other.client() as client, together() as group:
             for reader in readers:
                 group.create_task(reader.read(client))
             await service.until(lambda: service.witness.count("did") > 10 * len(ids))
