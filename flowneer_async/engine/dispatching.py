@@ -178,6 +178,11 @@ class Dispatcher:
             return None
         execution = self._resume(run.flow, job)
         await execution.open()
+        found = execution.run
+        if found.epoch != run.epoch:  # somebody was quicker, and has left it as it is to stay
+            if not execution.is_over:
+                await execution.abandon(End(found.status, found.error, found.wake))
+            return None
         try:
             end = await self._refused(run, now)
         except BaseException:
