@@ -8,8 +8,8 @@ try, as the shop "tea", whose token is "tea-please":
 
     export AUTH="Authorization: Bearer tea-please" HERE=http://localhost:8000
 
-    curl -H "$AUTH" --json '{"items": {"tea": 2}}' $HERE/flows/order/runs            a small order goes straight through
-    curl -H "$AUTH" --json '{"items": {"samovar": 1}}' $HERE/flows/order/runs        a large one waits for an approval
+    curl -H "$AUTH" --json '{"items": {"tea": 2}}' $HERE/orders          a small order goes straight through
+    curl -H "$AUTH" --json '{"items": {"samovar": 1}}' $HERE/orders      a large one waits for an approval
     curl -H "$AUTH" $HERE/runs?status=waiting
     curl -H "$AUTH" --json '{"granted": true, "by": "you"}' $HERE/flows/order/runs/RUN/signals/approval
     curl -H "$AUTH" $HERE/flows/order/runs/RUN/state

@@ -4,15 +4,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 
-from flowneer_async import VersionStore, World
+from flowneer_async import FlowneerError, VersionStore, World
 from flowneer_async.engine import Cron, Engine, Limits, Rate
-from flowneer_async.fastapi import flow_router, health_router
+from flowneer_async.fastapi import flow_router, health_router, problem_of
 from flowneer_stores import PostgresStore, SqliteStore
 
 from .auth import login_router, shop_by
+from .desk import order_router
 from .observing import telemetry
 from .orders import order
 from .outside import Outside
@@ -41,9 +42,11 @@ def make_app(settings: Settings, world: World = World()) -> FastAPI:  # noqa: B0
     app = FastAPI(title="Shop", lifespan=lifespan)
     shop_of = shop_by(settings.tokens)
     app.include_router(login_router(shop_of))
-    app.include_router(flow_router(engine, dependencies=[Depends(shop_of)], tenant=shop_of))
+    app.include_router(order_router(shop_of))
+    app.include_router(flow_router(engine, dependencies=[Depends(shop_of)], tenant=shop_of, starts=[report]))
     app.include_router(health_router(engine))
     app.get("/", include_in_schema=False)(page)
+    app.exception_handler(FlowneerError)(told)
     return app
 
 
@@ -55,6 +58,12 @@ def app_of_environment() -> FastAPI:
 def store_at(database: str, world: World) -> VersionStore:
     """In PostgreSQL, or a file."""
     return PostgresStore(database) if "://" in database else SqliteStore(database, now=world.now)
+
+
+async def told(request: Request, error: Exception) -> Response:
+    """What goes wrong in routes of our own, told as the others do."""
+    assert isinstance(error, FlowneerError)
+    return problem_of(error)
 
 
 async def page() -> FileResponse:

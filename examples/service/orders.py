@@ -1,9 +1,9 @@
 """What becomes of an order: stock, payment, approval, parcel. Should a step fail, all before it is undone."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Literal, TypeAlias
-
-from pydantic import BaseModel, Field
+from typing import Literal, TypeAlias
 
 from flowneer_async import Context, FlowBuilder, fragment
 
@@ -16,16 +16,16 @@ LARGE = 100_00  # cents
 PATIENCE = timedelta(days=3)
 
 
-class Approval(BaseModel):
+@dataclass
+class Approval:
     granted: bool
     by: str
 
 
-class Order(BaseModel):
-    """A client gives the items; the rest is what has become of them."""
-
-    items: dict[Item, Annotated[int, Field(ge=1, le=100)]] = Field(min_length=1, examples=[{"tea": 2, "cup": 1}])
-    cents: int = 0
+@dataclass
+class Order:
+    items: Mapping[Item, int]
+    cents: int
     payment: str | None = None
     approval: Approval | None = None
     parcel: str | None = None
@@ -34,12 +34,6 @@ class Order(BaseModel):
 
 class NotGranted(Exception):
     """Somebody has looked at the order, and refused it."""
-
-
-async def take_down(order: Order) -> None:
-    """Nobody but us says what an order costs, whether it is paid, and who has approved of it."""
-    order.cents = sum(PRICES[item] * number for item, number in order.items.items())
-    order.payment = order.approval = order.parcel = order.problem = None
 
 
 async def reserve(order: Order, ctx: Ctx) -> None:
@@ -91,8 +85,7 @@ ask_somebody = (
 
 order = (
     FlowBuilder("order", Order)
-    .start_with(take_down)
-    .then(reserve, compensate=release)
+    .start_with(reserve, compensate=release)
     .then(charge, compensate=refund, retries=3)
     .branch(size, {"large": ask_somebody, "small": approve})
     .then(ship)
