@@ -1,6 +1,7 @@
 """How many runs begin within a time: never more than the rate allows, and none is lost."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,33 @@ from tests.support.engines import CLOCKED, Clock, Flow, State, engines, over, pa
 clocked = pytest.mark.parametrize("kind", CLOCKED)
 
 
-class Begun:
-    """Steps that note when they began."""
+async def begun(runs: Sequence[Handle[Any]]) -> list[int]:
+    """When those of these runs that have begun did, in ms."""
+    times = [(await each.run()).begun for each in runs]
+    return sorted(time for time in times if time is not None)
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.times: list[int] = []
-        """In ms, in order."""
 
-    async def step(self, state: State) -> None:
-        self.times.append(self._clock.now())
+def most_within(seconds: float, times: Sequence[int]) -> int:
+    """How many began within any time of this length."""
+    return max(sum(0 <= each - first < seconds * 1000 for each in times) for first in times)
 
-    def most_within(self, seconds: float) -> int:
-        """How many began within any time of this length."""
-        return max(sum(0 <= each - first < seconds * 1000 for each in self.times) for first in self.times)
+
+async def nothing(state: State) -> None: ...
 
 
 @clocked
 async def test_no_more_runs_begin_within_any_time_than_the_rate_allows_and_all_begin(kind: str, tmp_path: Path) -> None:
     clock = Clock()
-    begun = Begun(clock)
-    flow = Flow("flow").then(begun.step)
+    flow = Flow("flow").then(nothing)
     async with engines(kind, tmp_path, [flow], clock, limits={"flow": Limits(rate=Rate(3, per=10))}) as [engine]:
         runs = [await engine.start(flow, {}) for _ in range(8)]
         await quiet(engine)
-        assert len(begun.times) == 3
+        assert len(await begun(runs)) == 3
         await over(clock, runs, engine)
-        assert len(begun.times) == 8
-        assert begun.most_within(10) == 3
+        assert most_within(10, await begun(runs)) == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     pauses=st.lists(st.floats(0, 4), min_size=1, max_size=9),
     limit=st.integers(1, 3),
@@ -57,8 +54,7 @@ def test_whenever_runs_are_started_their_rate_is_kept_and_none_is_lost(
 ) -> None:
     async def main() -> None:
         clock = Clock()
-        begun = Begun(clock)
-        flow = Flow("flow").then(begun.step).sleep(1).then(lambda state: None, name="more")
+        flow = Flow("flow").then(nothing).sleep(1).then(nothing, name="more")
         limits = {"flow": Limits(rate=Rate(limit, per))}
         async with engines("memory", Path(), [flow], clock, turns=turns, limits=limits) as [engine]:
             runs: list[Handle[Any]] = []
@@ -66,8 +62,7 @@ def test_whenever_runs_are_started_their_rate_is_kept_and_none_is_lost(
                 runs.append(await engine.start(flow, {}))
                 await pass_time(clock, pause, engine, step=max(pause, 0.1))
             await over(clock, runs, engine, most=200)
-        assert len(begun.times) == len(pauses)
-        assert begun.most_within(round(per * 1000) / 1000) <= limit
+            assert most_within(round(per * 1000) / 1000, await begun(runs)) <= limit
 
     asyncio.run(main())
 
@@ -88,17 +83,16 @@ async def test_runs_that_had_begun_go_on_whatever_the_rate(kind: str, tmp_path: 
 @clocked
 async def test_a_rate_outlives_the_engine(kind: str, tmp_path: Path) -> None:
     clock = Clock()
-    begun = Begun(clock)
-    flow = Flow("flow").then(begun.step)
+    flow = Flow("flow").then(nothing)
     async with engines(kind, tmp_path, [flow], clock, limits={"flow": Limits(rate=Rate(1, per=10))}) as [engine]:
         runs = [await engine.start(flow, {}) for _ in range(2)]
         await quiet(engine)
         engine.stop()
         async with Engine(engine.store, [flow], world=clock, limits={"flow": Limits(rate=Rate(1, per=10))}) as later:
             await pass_time(clock, 9, later)
-            assert len(begun.times) == 1
+            assert len(await begun(runs)) == 1
             await over(clock, runs, later, most=2)
-    assert begun.most_within(10) == 1
+        assert most_within(10, await begun(runs)) == 1
 
 
 @clocked
