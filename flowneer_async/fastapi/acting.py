@@ -11,7 +11,7 @@ from flowneer_async.fastapi.asking import AskedRun, IdempotencyKey, flow_of, run
 from flowneer_async.fastapi.models import Accepted, Cancelled, ForkBody, ResumeBody
 from flowneer_async.fastapi.request import Asked
 from flowneer_async.fastapi.runs import check_flow
-from flowneer_async.fastapi.starting import accepted
+from flowneer_async.fastapi.starting import accepted, check_mark, mark
 from flowneer_async.fastapi.types import payload_hint
 
 
@@ -47,9 +47,11 @@ async def fork_run(
 ) -> Accepted:
     """Begin a new run with the state that this one had at a version."""
     flow_of(request, run)
-    tags = tags_of(request, [f"{name}:{value}" for name, value in body.tags.items()])
+    tags = tags_of(request, body.tags.items())
+    tags |= await mark(request, idempotency_key, body)
     run_id = run_id_for(request, f"fork of {run.run_id}", idempotency_key)
     handle = await request.engine.fork(f"{run.run_id}@{body.seq}", run_id=run_id, tags=tags)
+    await check_mark(handle, tags)
     return accepted(request, response, handle.run_id, run.flow, "../")
 
 

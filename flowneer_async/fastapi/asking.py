@@ -1,32 +1,31 @@
 """What the routes are asked about: a run of the caller's, and who the caller is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
 import orjson
 from fastapi import Depends, Header, Path
+from pydantic import Field, StringConstraints
 
 from flowneer_async import BadOption, FlowBuilder, Run, UnknownFlow, UnknownRun
-from flowneer_async.fastapi.models import REQUEST, TENANT
+from flowneer_async.fastapi.models import REQUEST, TENANT, Unset
 from flowneer_async.fastapi.problems import Answered, problem
 from flowneer_async.fastapi.request import Asked
 
 RunId: TypeAlias = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
-Seq: TypeAlias = Annotated[int, Path(ge=0, lt=10**18)]
+Number: TypeAlias = Annotated[int, Field(ge=0, lt=10**18)]
+Seq: TypeAlias = Annotated[Number, Path()]
 IdempotencyKey: TypeAlias = Annotated[
-    str | None,
-    Header(
-        pattern=r"^[!-~]{1,255}$",
-        description="The same request with the same key is done once, however often it is sent.",
-    ),
+    Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")] | Unset,
+    Header(description="The same request with the same key is done once, however often it is sent."),
 ]
 
 
-def tenant_of(tenant: Callable[..., object]) -> Callable[..., None]:
+def tenant_of(tenant: Callable[..., object]) -> Callable[..., Awaitable[None]]:
     """A dependency that notes on whose behalf a request is, as the user's own dependency `tenant` says."""
 
-    def note(request: Asked, caller: object = Depends(tenant)) -> None:
+    async def note(request: Asked, caller: object = Depends(tenant)) -> None:
         if not (isinstance(caller, str) and caller):
             raise Answered(problem(403, "No tenant", "the caller belongs to no tenant"))
         request.tenant = caller
@@ -53,15 +52,20 @@ def flow_of(request: Asked, run: Run) -> FlowBuilder[Any]:
     return flow
 
 
-def tags_of(request: Asked, given: Sequence[str]) -> dict[str, str]:
+def tags_of(request: Asked, given: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The tags of a new run, with that of its tenant; raises BadOption for one that is not the client's to give."""
-    tags: dict[str, str] = {}
-    for each in given:
-        name, _, value = each.partition(":")
-        if name in (TENANT, REQUEST) or name[:1] == "@":
+    tags = dict(given)
+    for name in (TENANT, REQUEST):
+        if name in tags:
             raise BadOption("tag", name, "a tag of this name is the service's own: use another")
-        tags[name] = value
     return tags if request.tenant is None else {**tags, TENANT: request.tenant}
+
+
+def pairs(tags: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Tags as they are written in a query, `name:value`."""
+    for tag in tags:
+        name, _, value = tag.partition(":")
+        yield name, value
 
 
 def run_id_for(request: Asked, what: str, key: str | None) -> str | None:

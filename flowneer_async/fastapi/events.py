@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Query
 from fastapi.sse import ServerSentEvent
 from starlette.responses import Response
 
-from flowneer_async import FlowneerError, Run
+from flowneer_async import EngineStopped, FlowneerError, Run
 from flowneer_async.engine import Handle, RunEvent
 from flowneer_async.fastapi.asking import AskedRun
 from flowneer_async.fastapi.problems import Answered
@@ -28,7 +28,7 @@ _SAID: Mapping[str, tuple[str, ...]] = {
     "cancelled": (),
     "chunk": ("step", "value"),
 }
-_ID = r"^([0-9]{1,18}(\.[a-z]+)?)?$"
+_ID = r"^([0-9]{1,18}(\.(waiting|completed|failed|cancelled))?)?$"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,22 +37,26 @@ class Reader:
 
     handle: Handle[Any]
     after: str | None
+    live: bool
 
 
 async def reader(
     request: Asked,
     run: AskedRun,
-    after: Annotated[str | None, Query(pattern=_ID, description="The id of the event before.")] = None,
-    last_event_id: Annotated[str | None, Header(pattern=_ID)] = None,
+    after: Annotated[str, Query(pattern=_ID, description="The id of the event before.")] = "",
+    live: Annotated[bool, Query(description="Also what steps emit, which is not stored: event chunk, no id.")] = False,
+    last_event_id: Annotated[str, Header(pattern=_ID)] = "",
 ) -> Reader:
-    """Who reads, and from where on; raises Answered where they have seen the end.
+    """Who reads, and from where on; raises Answered where they have seen the end, EngineStopped.
 
     A browser that connects again sends the id of the last event, and the same query as at first.
     """
     seen = last_event_id or after or None
     if seen is not None and _has_ended(run, seen):
         raise Answered(Response(status_code=204))  # which tells a browser not to connect again
-    return Reader(await request.engine.handle(run.run_id), seen)
+    if request.engine.is_stopping:
+        raise EngineStopped("tell what happens in a run")
+    return Reader(await request.engine.handle(run.run_id), seen, live)
 
 
 AskedReader: TypeAlias = Annotated[Reader, Depends(reader)]
@@ -64,7 +68,7 @@ async def stream_events(reader: AskedReader) -> AsyncIterator[ServerSentEvent]:
     204 means that there will be no more.
     """
     try:
-        async with aclosing(reader.handle.events(reader.after)) as events:
+        async with aclosing(reader.handle.events(reader.after, live=reader.live)) as events:
             async for event in events:
                 yield told(event)
     except FlowneerError as error:  # the client connects again, and is told then

@@ -29,7 +29,7 @@ async def read_version(request: Asked, run: AskedRun, seq: Seq) -> Response:
     return Response(body, media_type="application/json")
 
 
-async def read_changes(request: Asked, run: AskedRun, seq: Seq) -> Response:
+async def read_diff(request: Asked, run: AskedRun, seq: Seq) -> Response:
     """What a version changed in the state; of the first one, all that was there."""
     after = await _items(request, run, seq)
     before = await _items(request, run, seq - 1) if seq else {}

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from flowneer_async import Page, Run, Status, Version, Waiting
 from flowneer_async.fastapi.writing import plain
@@ -17,10 +18,33 @@ REQUEST = "http.request"
 
 _LONGEST_DELAY = 10 * 366 * 24 * 3600  # seconds
 
-Tag = Annotated[str, StringConstraints(pattern=r"^[^:]{1,100}:", max_length=300)]
+_TEXT = r"^[^\x00]*$"
+_TAG_NAME = r"^[^@:\x00][^:\x00]*$"
+
+Text = Annotated[str, StringConstraints(pattern=_TEXT, max_length=200)]
+"""What every store can keep and find."""
+
+TagName = Annotated[str, StringConstraints(pattern=_TAG_NAME, max_length=100)]
+
+Tags = Annotated[
+    dict[TagName, Text],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": _TAG_NAME, "maxLength": 100},
+            "additionalProperties": {"type": "string", "pattern": _TEXT, "maxLength": 200},
+        }
+    ),
+]
+
+Tag = Annotated[str, StringConstraints(pattern=r"^[^@:\x00][^:\x00]*:[^\x00]*$", max_length=300)]
 """`name:value`."""
 
-Seconds = Annotated[float, Field(le=_LONGEST_DELAY, allow_inf_nan=False)]
+Unset = SkipJsonSchema[None]
+"""An option that may be left out, but not be sent as null."""
+
+Delay = Annotated[float, Field(ge=0, le=_LONGEST_DELAY, allow_inf_nan=False)]
+Deadline = Annotated[float, Field(gt=0, le=_LONGEST_DELAY, allow_inf_nan=False)]
 
 
 class _Query(BaseModel):
@@ -30,10 +54,10 @@ class _Query(BaseModel):
 class StartOptions(_Query):
     """How a run is to be started."""
 
-    key: str = Field("", max_length=200, description="What it shares a limit with.")
+    key: Text = Field("", description="What it shares a limit with.")
     priority: int = Field(0, ge=-(2**31), lt=2**31, description="Runs of a higher one begin first.")
-    delay: Seconds | None = Field(None, ge=0, description="Seconds until it begins.")
-    deadline: Seconds | None = Field(None, gt=0, description="Seconds after which it fails.")
+    delay: Delay | Unset = Field(None, description="Seconds until it begins.")
+    deadline: Deadline | Unset = Field(None, description="Seconds after which it fails.")
     tag: list[Tag] = Field([], max_length=20, description="name:value, to find it by.")
 
 
@@ -41,10 +65,10 @@ class FindOptions(_Query):
     """Which runs are meant."""
 
     status: list[Status] = Field([], description="Any of these; all where there is none.")
-    flow: str | None = None
+    flow: Text | Unset = None
     tag: list[Tag] = Field([], max_length=20, description="name:value; all of them.")
     limit: int = Field(100, ge=1, le=1000)
-    after: str | None = Field(None, max_length=1000, description="The `next` of the page before.")
+    after: Text | Unset = Field(None, description="The `next` of the page before.")
 
 
 class VersionOptions(_Query):
@@ -67,7 +91,7 @@ class ForkBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     seq: int = Field(ge=0, lt=10**18)
-    tags: dict[Annotated[str, StringConstraints(min_length=1, max_length=100)], str] = {}
+    tags: Tags = {}
 
 
 class Accepted(BaseModel):
@@ -183,7 +207,7 @@ class VersionState(BaseModel):
     state: dict[str, object]
 
 
-class Changes(BaseModel):
+class VersionDiff(BaseModel):
     """What a version changed: the keys of the state that have a new value, and those that are gone."""
 
     version: str

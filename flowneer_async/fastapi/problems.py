@@ -36,6 +36,7 @@ STATUS: Mapping[type[errors.FlowneerError], int] = {
     errors.Parked: 409,
     errors.RunBusy: 409,
     errors.RunExists: 409,
+    errors.RunOver: 409,
     errors.TooManyVersions: 409,
     errors.Undone: 409,
     errors.VersionConflict: 409,

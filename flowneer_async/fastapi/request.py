@@ -72,7 +72,7 @@ def _is_json(content_type: str) -> bool:
     return message.get_content_maintype() == "application" and (kind == "json" or kind.endswith("+json"))
 
 
-def flow_request(request: Request) -> FlowRequest:
+async def flow_request(request: Request) -> FlowRequest:
     """The request, in a route of flows."""
     assert isinstance(request, FlowRequest)
     return request
@@ -81,7 +81,7 @@ def flow_request(request: Request) -> FlowRequest:
 Asked: TypeAlias = Annotated[FlowRequest, Depends(flow_request)]
 
 
-def check_body(request: Asked) -> None:
+async def check_body(request: Asked) -> None:
     """Raises Answered where the body was refused."""
     if request.refusal is not None:
         raise Answered(request.refusal)

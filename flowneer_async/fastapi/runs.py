@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 
 from flowneer_async import FlowBuilder, Run, RunFilter, UnknownRun
-from flowneer_async.fastapi.asking import AskedRun, flow_of, tags_of
-from flowneer_async.fastapi.models import FindOptions, RunDetails, RunPage
+from flowneer_async.fastapi.asking import AskedRun, Number, flow_of, pairs, tags_of
+from flowneer_async.fastapi.models import FindOptions, RunDetails, RunPage, Unset
 from flowneer_async.fastapi.request import Asked
 from flowneer_async.fastapi.writing import written
 from flowneer_async.store import EVERY_STATUS
@@ -16,7 +16,7 @@ from flowneer_async.store import EVERY_STATUS
 async def list_runs(request: Asked, options: Annotated[FindOptions, Query()]) -> RunPage:
     """Runs, the newest first."""
     status = frozenset(options.status) or EVERY_STATUS
-    runs = RunFilter(status=status, flow=options.flow, tags=tags_of(request, options.tag))
+    runs = RunFilter(status=status, flow=options.flow, tags=tags_of(request, pairs(options.tag)))
     return RunPage.of(await request.engine.store.find(runs, options.limit, options.after))
 
 
@@ -30,7 +30,7 @@ async def read_run(request: Asked, run: AskedRun) -> RunDetails:
 def state_reader(flow: FlowBuilder[Any]) -> Callable[..., Coroutine[Any, Any, Response]]:
     """The endpoint that gives the states of the runs of a flow."""
 
-    async def read_state(run: AskedRun, seq: Annotated[int | None, Query(ge=0, lt=10**18)] = None) -> Response:
+    async def read_state(run: AskedRun, seq: Annotated[Number | Unset, Query()] = None) -> Response:
         """The state of a run as it was last stored, or as it was at version number `seq`."""
         check_flow(flow, run)
         at = max(run.head, 0) if seq is None else seq

@@ -1,14 +1,16 @@
 """Starting a run of one flow: what is accepted is stored."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 from urllib.parse import urljoin
 
 from fastapi import Body, Query, Response
+from pydantic import BaseModel
 
 from flowneer_async import FlowBuilder
-from flowneer_async.fastapi.asking import IdempotencyKey, digest, run_id_for, tags_of
+from flowneer_async.engine import Handle
+from flowneer_async.fastapi.asking import IdempotencyKey, digest, pairs, run_id_for, tags_of
 from flowneer_async.fastapi.models import REQUEST, Accepted, StartOptions
 from flowneer_async.fastapi.problems import Answered, problem
 from flowneer_async.fastapi.request import Asked, FlowRequest
@@ -26,9 +28,8 @@ def starter(flow: FlowBuilder[Any]) -> Callable[..., Coroutine[Any, Any, Accepte
         idempotency_key: IdempotencyKey = None,
     ) -> Accepted:
         """Start a run on this state. With an Idempotency-Key, it is started once, however often this is sent."""
-        tags = tags_of(request, options.tag)
-        if idempotency_key is not None:
-            tags[REQUEST] = await _content(request, options)
+        tags = tags_of(request, pairs(options.tag))
+        tags |= await mark(request, idempotency_key, options)
         handle = await request.engine.start(
             flow.name,
             state,
@@ -39,8 +40,7 @@ def starter(flow: FlowBuilder[Any]) -> Callable[..., Coroutine[Any, Any, Accepte
             deadline=options.deadline,
             delay=options.delay,
         )
-        if idempotency_key is not None:
-            check_same(tags[REQUEST], (await handle.run()).tags.get(REQUEST))
+        await check_mark(handle, tags)
         return accepted(request, response, handle.run_id, flow.name, "../../runs/")
 
     start.__annotations__["state"] = Annotated[state_hint(flow.state_type), Body()]
@@ -53,16 +53,18 @@ def accepted(request: Asked, response: Response, run_id: str, flow: str, place: 
     return Accepted(run_id=run_id, flow=flow)
 
 
-def check_same(sent: str, before: str | None) -> None:
-    """Raises Answered where an Idempotency-Key was used for another request before."""
-    if sent != before:
+async def mark(request: FlowRequest, key: str | None, options: BaseModel) -> dict[str, str]:
+    """The tag of a run that is started under an Idempotency-Key: a hash of what is asked for, however it is written."""
+    if key is None:
+        return {}
+    return {REQUEST: digest(json.dumps(await request.json(), sort_keys=True), options.model_dump_json())}
+
+
+async def check_mark(handle: Handle[Any], tags: Mapping[str, str]) -> None:
+    """Raises Answered where the run was started before, by another request with the same Idempotency-Key."""
+    if REQUEST in tags and (await handle.run()).tags.get(REQUEST) != tags[REQUEST]:
         detail = "this Idempotency-Key was used for another request: send that one again, or use a new key"
         raise Answered(problem(422, "Idempotency key reused", detail))
-
-
-async def _content(request: FlowRequest, options: StartOptions) -> str:
-    """A hash of what a request asks for, however it is written."""
-    return digest(json.dumps(await request.json(), sort_keys=True), options.model_dump_json())
 
 
 def _shared(request: FlowRequest, key: str) -> str | None:

@@ -18,7 +18,7 @@ from typing import (
     is_typeddict,
 )
 
-from pydantic import PlainValidator, TypeAdapter, WithJsonSchema
+from pydantic import PlainValidator, StringConstraints, TypeAdapter, WithJsonSchema
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
@@ -28,8 +28,13 @@ from flowneer_async import BadState
 Hint: TypeAlias = Any
 """What may stand in an annotation."""
 
-PLAIN: Hint = dict[str, object]
-"""A state without a type of its own."""
+_KEY = r"^($|[^\x00])"
+
+PLAIN: Hint = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=_KEY)], object],
+    WithJsonSchema({"type": "object", "additionalProperties": True, "propertyNames": {"pattern": _KEY}}),
+]
+"""A state without a type of its own; keys that begin with NUL are the engine's own."""
 
 _MODES: tuple[Literal["validation", "serialization"], ...] = ("validation", "serialization")
 
@@ -37,6 +42,14 @@ _MODES: tuple[Literal["validation", "serialization"], ...] = ("validation", "ser
 def state_hint(kind: type | None) -> Hint:
     """What FastAPI is to read a state of this type as; raises BadState where it cannot."""
     return PLAIN if kind is None else _checked(kind)
+
+
+def shown_hint(kind: type | None) -> Hint:
+    """What its OpenAPI page shows for a state of this type: any object where the type cannot be shown."""
+    try:
+        return state_hint(kind)
+    except BadState:
+        return PLAIN
 
 
 def payload_hint(schemas: Sequence[object]) -> Hint:
@@ -82,12 +95,12 @@ def _known(hint: Hint, around: tuple[Hint, ...]) -> Hint:
         return PLAIN if hint in around else _typed_dict(hint, (*around, hint))
     origin: Any = get_origin(hint)
     args: tuple[Any, ...] = get_args(hint)
-    known = tuple(_known(each, around) for each in args)
+    known: tuple[Any, ...] = tuple([_known(each, around) for each in args])
     if known == args:
         return hint
     if origin in (Union, UnionType):
         return _union(known)
-    return origin[known if len(known) > 1 else known[0]]
+    return origin[known[0] if len(known) == 1 else known]
 
 
 def _typed_dict(kind: Hint, around: tuple[Hint, ...]) -> Hint:

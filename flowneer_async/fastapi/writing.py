@@ -1,6 +1,7 @@
 """States as JSON, for clients: by their type where that can be done, and always somehow."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, cast
 
@@ -42,11 +43,12 @@ def _is_object(value: object) -> bool:
 
 
 def _by_type(value: object) -> bytes:
-    if is_struct(type(value)):
+    kind: Any = type(value)
+    if is_struct(kind):
         import msgspec
 
         return msgspec.json.encode(value)
-    return _adapter(type(value)).dump_json(value, by_alias=True, warnings="none")
+    return _adapter(kind).dump_json(value, by_alias=True, warnings="none")
 
 
 @cache
@@ -67,8 +69,10 @@ def _json(value: object) -> bytes:
 
 def _fields(value: object) -> object:
     """The fields of an object that pydantic does not know, such as a Struct; of any other no more than its type."""
-    names = getattr(value, "__struct_fields__", None) or getattr(value, "__dict__", ())
-    return {name: getattr(value, name) for name in names} if _is_object(value) else type(value).__qualname__
+    if not _is_object(value):
+        return type(value).__qualname__
+    names: Iterable[str] = getattr(value, "__struct_fields__", None) or vars(value)
+    return {name: getattr(value, name) for name in names}
 
 
 def _mended_json(value: object) -> bytes:
@@ -85,7 +89,14 @@ def _mended(value: object, depth: int) -> object:
         return hex(value)
     if isinstance(value, dict):
         whole = cast(dict[object, object], value)
-        return {_mended(key, depth): _mended(part, depth + 1) for key, part in whole.items()}
+        return {_mended_key(key): _mended(part, depth + 1) for key, part in whole.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_mended(part, depth + 1) for part in cast(list[object], value)]
     return _mended(_fields(value), depth) if _is_object(value) else value
+
+
+def _mended_key(key: object) -> object:
+    if isinstance(key, str):
+        return _mended(key, 0)
+    is_whole = not isinstance(key, (tuple, frozenset)) and not _is_object(key)
+    return key if is_whole else repr(cast(object, key))
