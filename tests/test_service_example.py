@@ -317,9 +317,14 @@ async def test_each_shop_has_a_report_of_every_night(tmp_path: Path) -> None:
         assert (await client.get("http://shop/runs")).json()["runs"] == []
         world.move(seconds=10)
         run_id = "nightly-tea:20260701T010000Z"
-        found = await client.get(f"http://shop/flows/report/runs/{run_id}/state")
-        for _ in range(1000):  # looks, in the time of this loop, at what the engine does beside it
-            if found.status_code == 200:
-                break
-            found = await client.get(f"http://shop/flows/report/runs/{run_id}/state")
-        assert found.json()["title"] == "The night of 01 July 2026"
+        state = await found(client, f"http://shop/flows/report/runs/{run_id}/state")
+        assert state["title"] == "The night of 01 July 2026"
+
+
+async def found(client: httpx.AsyncClient, url: str) -> Any:
+    """What is there, as soon as it is."""
+    for _ in range(1000):
+        response = await client.get(url)
+        if response.status_code == 200:
+            return response.json()
+    raise AssertionError(url)

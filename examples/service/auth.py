@@ -1,13 +1,13 @@
 """Who asks: a bearer token, or, for a page in a browser, a cookie that has it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-Shop: TypeAlias = Callable[..., str]
+Shop: TypeAlias = Callable[..., Awaitable[str]]
 """A dependency that gives the shop of whoever asks."""
 
 COOKIE = "token"
@@ -22,7 +22,7 @@ def shop_by(tokens: Mapping[str, str]) -> Shop:
     # Looked up by its hash: how long that takes says nothing about the tokens there are.
     shops = {_hashed(token): shop for token, shop in tokens.items()}
 
-    def shop_of(bearer: Bearer, cookie: Cookie) -> str:
+    async def shop_of(bearer: Bearer, cookie: Cookie) -> str:
         token = cookie if bearer is None else bearer.credentials
         shop = shops.get(_hashed(token or ""))
         if shop is None:
@@ -37,10 +37,11 @@ def login_router(shop_of: Shop) -> APIRouter:
     router = APIRouter(tags=["login"])
 
     @router.post("/login", status_code=204, dependencies=[Depends(shop_of)])
-    def login(bearer: Bearer, response: Response) -> None:
+    async def login(bearer: Bearer, request: Request, response: Response) -> None:
         if bearer is not None:
+            is_secure = request.url.scheme == "https"
             # Strict: other sites cannot make a browser send it, so there is nothing to forge.
-            response.set_cookie(COOKIE, bearer.credentials, DAY, httponly=True, samesite="strict")
+            response.set_cookie(COOKIE, bearer.credentials, DAY, secure=is_secure, httponly=True, samesite="strict")
 
     return router
 

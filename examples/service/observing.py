@@ -1,7 +1,6 @@
 """What the service tells of its work: lines of JSON, and traces and metrics where OpenTelemetry is installed."""
 
 import logging
-from importlib.util import find_spec
 
 from flowneer_async.engine import Several, Telemetry
 from flowneer_async.observing import JsonFormatter, LogLines
@@ -16,8 +15,8 @@ def log_as_json() -> None:
 
 def telemetry() -> Telemetry:
     """Lines, and what goes to the providers that `opentelemetry-instrument`, or you, have set."""
-    if find_spec("opentelemetry") is None:
+    try:
+        from flowneer_async.observing.otel import OpenTelemetry
+    except ModuleNotFoundError:  # it is an extra
         return LogLines()
-    from flowneer_async.observing.otel import OpenTelemetry
-
     return Several(LogLines(), OpenTelemetry())
