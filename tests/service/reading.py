@@ -25,6 +25,7 @@ class Reader:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.seen: list[Event] = []
+        self.is_connected = False
 
     @property
     def is_at_end(self) -> bool:
@@ -36,7 +37,7 @@ class Reader:
         headers = {"Last-Event-ID": before[-1].id} if before else {}
         try:
             async with client.stream("GET", f"/runs/{self.run_id}/events", headers=headers) as response:
-                status = response.status_code
+                status, self.is_connected = response.status_code, True
                 async for chunk in response.aiter_raw():
                     got = (got + chunk)[:most]
                     self.seen = [*before, *events_in(got)]
@@ -44,6 +45,8 @@ class Reader:
                         break
         except httpx.TransportError:  # cut by the other side
             pass
+        finally:
+            self.is_connected = False
         return status
 
 

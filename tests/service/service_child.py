@@ -65,6 +65,11 @@ async def say_much(state: State, ctx: Context[Witness]) -> None:
     state["k" * 200_000] = ctx.step
 
 
+def asked() -> FlowBuilder[State]:
+    """It waits for a signal."""
+    return chain("asked", SHORT[:2]).wait_for("approved").then(effect, name=SHORT[2])
+
+
 def wide() -> FlowBuilder[State]:
     """Its events fill every buffer between a process and a client that does not read."""
     flow: FlowBuilder[State] = FlowBuilder("wide")
@@ -73,7 +78,7 @@ def wide() -> FlowBuilder[State]:
     return flow
 
 
-FLOWS = (chain("short", SHORT), chain("long", LONG), chain("gated", GATED), chain("keyed", KEYED), wide())
+FLOWS = (chain("short", SHORT), chain("long", LONG), chain("gated", GATED), chain("keyed", KEYED), asked(), wide())
 
 
 def app_of(engine: Engine) -> FastAPI:

@@ -4,21 +4,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.service.processes import Process, Service, start, together
 from tests.service.reading import Reader
 
 
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.torture)])
 async def test_after_1000_runs_and_200_streams_that_were_left_a_process_holds_no_more_than_before(
-    tmp_path: Path,
+    kind: str, tmp_path: Path
 ) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, kind) as service:
         process = await service.process()
         async with process.client() as client:
             # It goes on all the time: nothing is told to those who have left, and so nothing wakes them up.
             run_id = await start(client, "gated", "gated") or ""
             await service.until(lambda: service.witness.count("began") == 1)
-            await _use(service, process, run_id, runs=50, streams=10)
+            await _use(service, process, run_id, runs=200, streams=100)
             await service.until(lambda: _holds_no_more(client, {"runs": 1}))
             before = await _held(client)
             await _use(service, process, run_id, runs=1000, streams=200)

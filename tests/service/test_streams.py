@@ -41,6 +41,22 @@ async def test_who_has_read_the_end_is_told_that_there_will_be_no_more(tmp_path:
             assert len(reader.seen) == len(SHORT) + 1
 
 
+async def test_a_stream_that_is_cut_while_its_run_waits_does_not_tell_again_that_it_does(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        first = await service.process()
+        async with first.client() as client, together() as group:
+            reader = Reader(await start(client, "asked", "order") or "")
+            group.create_task(reader.read(client))
+            await service.until(lambda: [event.kind for event in reader.seen] == ["step", "step", "waiting"])
+            first.kill()
+        async with (await service.process()).client() as client, together() as group:
+            group.create_task(reader.read(client))
+            await service.until(lambda: reader.is_connected)
+            await client.post(f"/flows/asked/runs/{reader.run_id}/signals/approved", json=None)
+        assert [event.kind for event in reader.seen] == ["step", "step", "waiting", "step", "step", "completed"]
+        assert len({event.id for event in reader.seen}) == 6
+
+
 async def test_streams_that_are_cut_go_on_without_a_gap_while_the_server_is_killed_and_started_again(
     tmp_path: Path,
 ) -> None:
