@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
-from flowneer_async.control import CANCELLED, End
+from flowneer_async.control import End
 from flowneer_async.engine.admission import Admission, Look
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.settling import Settling
@@ -171,8 +171,9 @@ class Dispatcher:
 
     async def _taken(self, run: Run, look: Look, job: Job) -> Execution[Any] | None:
         now = self._world.now()
-        if run.cancelling:
-            await self._settling.finish(run, CANCELLED)
+        end = _instead(run, now)
+        if end is not None:
+            await self._settling.finish(run, end)
             return None
         if not await self._admission.may_begin(run, look, now):
             return None

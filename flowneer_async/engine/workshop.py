@@ -100,11 +100,11 @@ class Workshop:
         elif deadline is None:
             await self._until_it_stops(job, execution)
         elif deadline <= self._world.now():
-            await execution.abandon(_late(run, deadline))
+            await execution.abandon(late(run, deadline))
         else:
             job.control.latest = deadline
             timer = anyio.CancelScope()
-            self._group.start_soon(self._expire, job, timer, _late(run, deadline), deadline)
+            self._group.start_soon(self._expire, job, timer, late(run, deadline), deadline)
             await self._until_it_stops(job, execution)
             timer.cancel()
         if job.control.end is not None:
@@ -123,5 +123,6 @@ class Workshop:
             job.cut(end)
 
 
-def _late(run: Run, deadline: int) -> End:
+def late(run: Run, deadline: int) -> End:
+    """How a run ends that was not over at its deadline, in Unix ms."""
     return End("failed", str(DeadlineExceeded(run.run_id, deadline)))

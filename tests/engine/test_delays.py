@@ -19,7 +19,9 @@ def moment(clock: Clock, seconds: float) -> datetime:
 
 @clocked
 @pytest.mark.parametrize("way", ["seconds", "timedelta", "at"])
-async def test_a_run_begins_with_the_look_around_after_its_time_and_not_before(kind: str, way: str, tmp_path: Path) -> None:
+async def test_a_run_begins_with_the_look_around_after_its_time_and_not_before(
+    kind: str, way: str, tmp_path: Path
+) -> None:
     work, clock = Work(), Clock()
     flow = Flow("flow").then(work.quick)
     whens: dict[str, dict[str, Any]] = {
