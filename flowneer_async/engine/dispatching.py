@@ -213,3 +213,11 @@ class Dispatcher:
         wait = _AGAIN.wait(times, self._world.draw)
         self._later[run_id] = times, self._world.now() + round(wait * 1000)
         _LOG.warning("run %s cannot be gone on with, and is tried again in %.0f s: %s", run_id, wait, shown(error))
+
+
+def _instead(run: Run, now: int) -> End | None:
+    """How a run ends that is not to go on, for somebody wants that or its time is over; None where it is."""
+    deadline = deadline_of(run.tags)
+    if run.cancelling:
+        return CANCELLED
+    return late(run, deadline) if deadline is not None and deadline <= now else None
