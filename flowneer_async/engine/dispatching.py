@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
-from flowneer_async.control import End
+from flowneer_async.control import CANCELLED, End
 from flowneer_async.engine.admission import Admission, Look
 from flowneer_async.engine.job import Job
 from flowneer_async.engine.settling import Settling
+from flowneer_async.engine.tags import deadline_of
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.wording import shown
-from flowneer_async.engine.workshop import Workshop
+from flowneer_async.engine.workshop import Workshop, late
 from flowneer_async.errors import Parked, RunBusy, UnknownRun
 from flowneer_async.keeping import every_run
 from flowneer_async.policy import Backoff, World
