@@ -8,12 +8,12 @@ from pydantic_core import to_json
 
 from flowneer_async import Run
 from flowneer_async.fastapi.asking import AskedRun, Seq, flow_of
-from flowneer_async.fastapi.models import VersionOptions, VersionPage, VersionView
+from flowneer_async.fastapi.models import VersionPage, VersionQuery, VersionView
 from flowneer_async.fastapi.request import Asked, FlowRequest
 from flowneer_async.fastapi.writing import plain, written
 
 
-async def list_versions(request: Asked, run: AskedRun, options: Annotated[VersionOptions, Query()]) -> VersionPage:
+async def list_versions(request: Asked, run: AskedRun, options: Annotated[VersionQuery, Query()]) -> VersionPage:
     """The versions of a run, the oldest first. One that changed nothing is there as a marker."""
     last = options.after + options.limit
     found = await request.engine.store.versions(run.run_id, options.after + 1, last)

@@ -51,7 +51,7 @@ class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class StartOptions(_Query):
+class StartQuery(_Query):
     """How a run is to be started."""
 
     key: Text = Field("", description="What it shares a limit with.")
@@ -61,7 +61,7 @@ class StartOptions(_Query):
     tag: list[Tag] = Field([], max_length=20, description="name:value, to find it by.")
 
 
-class FindOptions(_Query):
+class FindQuery(_Query):
     """Which runs are meant."""
 
     status: list[Status] = Field([], description="Any of these; all where there is none.")
@@ -71,7 +71,7 @@ class FindOptions(_Query):
     after: Text | Unset = Field(None, description="The `next` of the page before.")
 
 
-class VersionOptions(_Query):
+class VersionQuery(_Query):
     """Which versions of a run are meant."""
 
     after: int = Field(-1, ge=-1, lt=10**18)

@@ -7,13 +7,13 @@ from fastapi import Query, Response
 
 from flowneer_async import FlowBuilder, Run, RunFilter, UnknownRun
 from flowneer_async.fastapi.asking import AskedRun, Number, flow_of, pairs, tags_of
-from flowneer_async.fastapi.models import FindOptions, RunDetails, RunPage, Unset
+from flowneer_async.fastapi.models import FindQuery, RunDetails, RunPage, Unset
 from flowneer_async.fastapi.request import Asked
 from flowneer_async.fastapi.writing import written
 from flowneer_async.store import EVERY_STATUS
 
 
-async def list_runs(request: Asked, options: Annotated[FindOptions, Query()]) -> RunPage:
+async def list_runs(request: Asked, options: Annotated[FindQuery, Query()]) -> RunPage:
     """Runs, the newest first."""
     status = frozenset(options.status) or EVERY_STATUS
     runs = RunFilter(status=status, flow=options.flow, tags=tags_of(request, pairs(options.tag)))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from flowneer_async import FlowBuilder
 from flowneer_async.engine import Handle
 from flowneer_async.fastapi.asking import IdempotencyKey, digest, pairs, run_id_for, tags_of
-from flowneer_async.fastapi.models import REQUEST, Accepted, StartOptions
+from flowneer_async.fastapi.models import REQUEST, Accepted, StartQuery
 from flowneer_async.fastapi.problems import Answered, problem
 from flowneer_async.fastapi.request import Asked, FlowRequest
 from flowneer_async.fastapi.types import state_hint
@@ -24,7 +24,7 @@ def starter(flow: FlowBuilder[Any]) -> Callable[..., Coroutine[Any, Any, Accepte
         request: Asked,
         response: Response,
         state: object,
-        options: Annotated[StartOptions, Query()],
+        options: Annotated[StartQuery, Query()],
         idempotency_key: IdempotencyKey = None,
     ) -> Accepted:
         """Start a run on this state. With an Idempotency-Key, it is started once, however often this is sent."""

@@ -95,8 +95,7 @@ def _mended(value: object, depth: int) -> object:
     return _mended(_fields(value), depth) if _is_object(value) else value
 
 
-def _mended_key(key: object) -> object:
+def _mended_key(key: Any) -> object:
     if isinstance(key, str):
         return _mended(key, 0)
-    is_whole = not isinstance(key, (tuple, frozenset)) and not _is_object(key)
-    return key if is_whole else repr(cast(object, key))
+    return repr(key) if type(key) in (tuple, frozenset) or _is_object(key) else key

@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
-from uuid import uuid4
 
 import schemathesis
 from fastapi import Depends, FastAPI, HTTPException
@@ -14,7 +13,6 @@ from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.python import asgi
 
-from flowneer_async import World
 from flowneer_async.engine import Engine
 from flowneer_async.fastapi import flow_router, health_router
 from flowneer_stores import MemoryStore
@@ -32,7 +30,7 @@ def auth(given: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]) -> str
 
 def app_with_runs() -> FastAPI:
     """An app that begins with some runs of Alice's."""
-    engine = Engine(MemoryStore(), flows=FLOWS, world=World(new_run_id=lambda: uuid4().hex))  # random is seeded here
+    engine = Engine(MemoryStore(), flows=FLOWS)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
