@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from tests.service.disconnecting import sending
+from tests.service.held import held, holds_no_more
 from tests.service.processes import Process, Service, are_over, start
 from tests.service.reading import Reader
 from tests.service.service_child import GATED, SHORT
@@ -54,8 +55,10 @@ async def test_who_leaves_in_the_middle_of_a_stream_leaves_the_run_alone(tmp_pat
         async with process.client() as client:
             run_id = await start(client, "gated", "order") or ""
             await service.until(lambda: service.witness.count("began") == 1)
+            before = await held(client)
             for most in range(1, 100, 9):
                 await Reader(run_id).read(client, most)
+            await service.until(lambda: holds_no_more(client, before))  # so it has seen that they left
             service.witness.open_gate()
             await service.until(lambda: are_over(client))
         await process.stop()

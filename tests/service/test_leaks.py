@@ -1,11 +1,11 @@
 """A service that has done much holds no more than before."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.service.held import held, holds_no_more
 from tests.service.processes import Process, Service, start, together
 from tests.service.reading import Reader
 
@@ -21,10 +21,10 @@ async def test_after_1000_runs_and_200_streams_that_were_left_a_process_holds_no
             run_id = await start(client, "gated", "gated") or ""
             await service.until(lambda: service.witness.count("began") == 1)
             await _use(service, process, run_id, runs=200, streams=100)
-            await service.until(lambda: _holds_no_more(client, {"runs": 1}))
-            before = await _held(client)
+            await service.until(lambda: holds_no_more(client, {"runs": 1}))
+            before = await held(client)
             await _use(service, process, run_id, runs=1000, streams=200)
-            await service.until(lambda: _holds_no_more(client, before))
+            await service.until(lambda: holds_no_more(client, before))
 
 
 async def _use(service: Service, process: Process, run_id: str, runs: int, streams: int) -> None:
@@ -41,13 +41,3 @@ async def _each(client: httpx.AsyncClient, run_id: str, runs: int, streams: int)
         assert await Reader(run_id).read(client, 1) == 200
     for _ in range(runs):
         (await client.post("/flows/short/runs", json={"log": []})).raise_for_status()
-
-
-async def _held(client: httpx.AsyncClient) -> Mapping[str, int]:
-    held: Mapping[str, int] = (await client.get("/held")).json()
-    return held
-
-
-async def _holds_no_more(client: httpx.AsyncClient, before: Mapping[str, int]) -> bool:
-    now = await _held(client)
-    return all(now[name] <= number for name, number in before.items())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from tests.service.held import holds_no_more
 from tests.service.processes import Process, Service, are_over, start, together
 from tests.service.reading import Reader, events_of
 from tests.service.service_child import GATED, KEYED, LONG, SHORT
@@ -39,7 +40,8 @@ async def test_the_runs_of_a_process_that_is_frozen_are_taken_over_and_it_does_n
         service.witness.open_gate()
         await _all_over(service, other)
         frozen.tell(signal.SIGCONT)
-        await service.until(lambda: _does_nothing(frozen))
+        async with frozen.client() as client:
+            await service.until(lambda: holds_no_more(client, {"runs": 0}))
         await frozen.stop()
         assert {note.step for note in service.witness.notes if note.pid == frozen.pid} == {"before", "gate"}
         await _check(service, ids, GATED)
@@ -96,11 +98,6 @@ async def _started_with_keys(process: Process, number: int) -> dict[str, str]:
 async def _all_over(service: Service, process: Process) -> None:
     async with process.client() as client:
         await service.until(lambda: are_over(client))
-
-
-async def _does_nothing(process: Process) -> bool:
-    async with process.client() as client:
-        return not (await client.get("/held")).json()["runs"]
 
 
 async def _check(service: Service, ids: Sequence[str], steps: Sequence[str]) -> None:
