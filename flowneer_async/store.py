@@ -141,7 +141,9 @@ class VersionStore(Protocol):
         ...
 
     async def send(self, run_id: str, name: str, payload: bytes, sent: int | None = None) -> Signal:
-        """Keep a signal for a run, whoever owns it and however it stands, and wake it up; raises UnknownRun.
+        """Keep a signal for a run, whoever owns it and however it stands; raises UnknownRun.
+
+        It wakes the run up, unless that is stored to begin later.
 
         `sent` is the time of a signal that was sent before, and is copied.
         """

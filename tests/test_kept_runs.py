@@ -222,7 +222,8 @@ class KeptRuns(RuleBasedStateMachine):
             self.owned(run_id, claims)
             life.owner, life.run = len(self.leases) - 1, replace(life.run, status="running", error=None)
             began = begun if life.run.begun is None else life.run.begun
-            life.run = replace(life.run, begun=began, wake=None, cancelling=False)
+            is_new = life.run.cancelling and not runs[0].cancelling
+            life.run = replace(life.run, begun=began, wake=life.run.wake if is_new else None, cancelling=is_new)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), more=steps, skipped=st.sampled_from([0, 0, 0, 1]))
@@ -266,7 +267,9 @@ class KeptRuns(RuleBasedStateMachine):
         assert signals == [signals[0]] * len(signals)
         if run_id in self.model:
             self.model[run_id].signals.append((name, payload))
-            self.wake(self.model[run_id])
+            life = self.model[run_id]
+            if life.run.status != "waiting" or life.run.begun is not None:
+                self.wake(life)
         else:
             assert signals[0] == "UnknownRun"
 

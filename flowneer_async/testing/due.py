@@ -108,7 +108,7 @@ class DueContract:
         ends: Sequence[tuple[Status, int | None]] = [("running", None), ("waiting", EARLY), ("waiting", LATE)]
         for status, wake in ends:
             assert await _ids(store) == ["run"]
-            lease = await store.claim(await store.read("run"))
+            lease = await store.claim(replace(await store.read("run"), begun=EARLY))
             assert await _ids(store) == []
             await store.release(lease, status, wake=wake)
         assert await _ids(store) == []

@@ -21,7 +21,7 @@ async def _claimed(store: VersionStore, begun: int = EARLY) -> Lease:
 
 async def _free(store: VersionStore, status: Status) -> Run:
     """A run that stands so, and which nobody owns."""
-    lease = await store.create(new_run())
+    lease = await store.create(replace(new_run(), begun=EARLY))
     assert lease is not None
     await store.release(lease, status)
     return await store.read("run")
@@ -131,6 +131,16 @@ class WakingContract:
         wake = (await store.read("run")).wake
         assert (wake is not None and EARLY < wake < LATE) == (status in OPEN)
         assert await store.read("run") == replace(free, wake=wake)
+
+    async def test_a_signal_lets_no_run_begin_before_its_time(self, store: VersionStore) -> None:
+        """It is kept for it; the wish to cancel wakes it all the same."""
+        await store.create(replace(new_run(), status="waiting", wake=LATE))
+        await store.send("run", "go", b"1")
+        assert (await store.read("run")).wake == LATE
+        assert await store.ask_cancel("run")
+        wake = (await store.read("run")).wake
+        assert wake is not None
+        assert wake < LATE
 
     @_EACH
     async def test_who_asks_to_cancel_a_run_is_told_whether_it_is_over(

@@ -118,7 +118,10 @@ class MemoryStore(Methods):
         kept = self._of(run_id)
         signal = Signal(run_id, len(kept.signals) + 1, name, payload, self._now() if sent is None else sent)
         kept.signals.append(signal)
-        self._wake(kept)
+        if kept.run.status == "waiting" and kept.run.begun is None:
+            kept.change()  # it is not to begin before its time
+        else:
+            self._wake(kept)
         return signal
 
     async def signals(self, run_id: str) -> Sequence[Signal]:

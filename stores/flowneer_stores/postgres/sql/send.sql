@@ -1,5 +1,5 @@
--- Signals for runs, of each run one, which is woken up: (run_id, name, payload, sent or now, ticket). Returns the number
--- that each was given.
+-- Signals for runs, of each run one, which is woken up, but not to begin: (run_id, name, payload, sent or now, ticket).
+-- Returns the number that each was given.
 WITH locked AS MATERIALIZED (
     SELECT id, new.*
     FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[])
@@ -11,7 +11,8 @@ WITH locked AS MATERIALIZED (
 ),
 counted AS (
     UPDATE {schema}.flowneer_runs AS runs
-    SET signals = signals + 1, wake = CASE WHEN status IN ('running', 'waiting') THEN {now} ELSE wake END
+    SET signals = signals + 1,
+        wake = CASE WHEN status = 'running' OR (status = 'waiting' AND begun IS NOT NULL) THEN {now} ELSE wake END
     FROM locked
     WHERE runs.id = locked.id
     RETURNING runs.id, runs.run_id, signals

@@ -38,7 +38,8 @@ CREATE TRIGGER flowneer_wakers_sent INSTEAD OF INSERT ON flowneer_wakers
 BEGIN
     INSERT INTO flowneer_signals (run, number, name, payload, sent)
     SELECT id, NEW.number, NEW.name, NEW.payload, NEW.sent FROM flowneer_runs WHERE run_id = NEW.run_id;
-    UPDATE flowneer_runs SET wake = NEW.wake WHERE run_id = NEW.run_id AND status IN ('running', 'waiting');
+    UPDATE flowneer_runs SET wake = NEW.wake
+    WHERE run_id = NEW.run_id AND (status = 'running' OR (status = 'waiting' AND begun IS NOT NULL));
 END;
 
 DROP VIEW flowneer_chains;
