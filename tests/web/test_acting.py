@@ -19,6 +19,14 @@ async def test_a_signal_wakes_its_run_and_is_of_the_type_that_the_flow_waits_for
         assert state == {"item": "book", "notes": ["reserved", "shipped"], "approval": {"by": "me", "amount": 7}}
 
 
+async def test_a_signal_under_the_path_of_another_flow_reaches_no_run() -> None:
+    async with service([FlowBuilder(name).wait_for("go") for name in ("one", "other")]) as at:
+        run_id = await at.started("one", {}, "waiting")
+        response = await at.alice.post(f"/flows/other/runs/{run_id}/signals/go")
+        assert (response.status_code, response.json()["title"]) == (404, "Unknown run")
+        assert list(await at.engine.store.signals(run_id)) == []
+
+
 @pytest.mark.parametrize("payload", [None, 7, {}, {"by": 7}, {"by": "me", "amount": "much"}])
 async def test_a_payload_that_the_flow_does_not_wait_for_is_refused_and_not_kept(payload: object) -> None:
     async with service() as at:
