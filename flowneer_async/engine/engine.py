@@ -244,7 +244,7 @@ class Engine:
 
         async def start(parent: Run) -> None:
             wish = Wish(state, run_id, {**inherited(parent.tags), PARENT: ctx.run_id})
-            await complete(work.accepting.accept(bound, wish))
+            await complete(self._start_child(work, bound, wish, parent.run_id))
 
         job, now = work.workshop.jobs.get(ctx.run_id), self._settings.world.now()
         return await called(self.store, bound, ctx, run_id, job, now, start)
@@ -303,6 +303,12 @@ class Engine:
                 await stack.enter_async_context(self.store)
             await stack.enter_async_context(self)
             yield
+
+    async def _start_child(self, work: AtWork, flow: FlowBuilder[Any], wish: Wish, parent_id: str) -> None:
+        run_id = await work.accepting.accept(flow, wish)
+        parent = await self.store.read(parent_id)
+        if parent.cancelling or parent.status not in OPEN:  # whoever cancelled it did not find this child
+            await self.cancel(run_id)
 
     def _at_work(self, what: str) -> AtWork:
         if self._work is None:

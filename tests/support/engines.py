@@ -12,6 +12,7 @@ import anyio.lowlevel
 
 from flowneer_async import Context, FlowBuilder, VersionStore
 from flowneer_async.engine import Engine, Handle
+from flowneer_async.policy import unix_ms
 from flowneer_async.testing import FakeWorld
 from flowneer_async.versions import OPEN
 from flowneer_stores import MemoryStore, SqliteStore
@@ -29,10 +30,10 @@ _LEASE = 1e9  # seconds: however far the test moves the clock, no lease lapses
 
 
 class Clock(FakeWorld):
-    """A world whose time the test moves."""
+    """A world whose time the test moves. It begins now, for PostgreSQL goes by a clock of its own."""
 
-    def __init__(self, draws: Sequence[float] = (0.1, 0.9, 0.3, 0.7)) -> None:
-        super().__init__(held=True, draws=draws)
+    def __init__(self, draws: Sequence[float] = (0.1, 0.9, 0.3, 0.7), start: int | None = None) -> None:
+        super().__init__(unix_ms() if start is None else start, held=True, draws=draws)
         held = self.sleep
 
         async def sleep(seconds: float) -> None:
