@@ -44,6 +44,8 @@ class Admission:
         """How many slots there are left in this process."""
         self._full: set[str] = set()
         self._busy: set[str] = set()
+        self._ended = 0
+        """How many runs have ended here."""
         self._turns = {flow: anyio.Lock() for flow in limits}
 
     def is_limited(self, flow: str) -> bool:
@@ -60,6 +62,7 @@ class Admission:
 
     def ended(self, flow: str, key: str) -> None:
         """A run is not at work any more: there may be room for another of its flow or key."""
+        self._ended += 1
         self._full.discard(flow)
         self._busy.discard(key)
 
@@ -88,39 +91,39 @@ class Admission:
             return True
         if run.flow in self._full | look.full or run.key in self._busy | look.busy:
             return False
-        if await self._has_room(run, limits, 0) and await self._is_in_rate(run, limits, now):
-            return True
-        look.full |= self._full
-        look.busy |= self._busy
-        return False
+        full, busy = await self._without_room(run, limits, 0)
+        if not full and not busy and not await self._is_in_rate(run, limits, now):
+            full = {run.flow}
+            self._full |= full
+        look.full |= full
+        look.busy |= busy
+        return not full and not busy
 
     async def may_stay(self, run: Run) -> bool:
         """The same for a run that was just taken: did another process take the last slot in the same moment?"""
         limits = self._limits.get(run.flow, FREE)
-        return limits is FREE or run.status == "running" or await self._has_room(run, limits, 1)
+        return limits is FREE or run.status == "running" or not any(await self._without_room(run, limits, 1))
 
-    async def _has_room(self, run: Run, limits: Limits, own: int) -> bool:
+    async def _without_room(self, run: Run, limits: Limits, own: int) -> tuple[set[str], set[str]]:
+        """The flow of a run, if that is full, and its key, if that is busy."""
+        full, busy, ended = set[str](), set[str](), self._ended
         if limits.concurrency is not None:
             number = await self._count(RunFilter(_AT_WORK, run.flow))
-            if number - own >= limits.concurrency:
-                self._full.add(run.flow)
-                return False
+            full |= {run.flow} if number - own >= limits.concurrency else set()
         if limits.per_key is not None and run.key:
             number = await self._count(RunFilter(_AT_WORK, run.flow, key=run.key))
-            if number - own >= limits.per_key:
-                self._busy.add(run.key)
-                return False
-        return True
+            busy |= {run.key} if number - own >= limits.per_key else set()
+        if ended == self._ended:  # else one that was counted may be gone, and the next look asks again
+            self._full |= full
+            self._busy |= busy
+        return full, busy
 
     async def _is_in_rate(self, run: Run, limits: Limits, now: int) -> bool:
         rate = limits.rate
         if rate is None or run.begun is not None:
             return True
         since = now - round(rate.per * 1000) + 1
-        if await self._count(RunFilter(flow=run.flow, begun_after=since)) >= rate.limit:
-            self._full.add(run.flow)
-            return False
-        return True
+        return await self._count(RunFilter(flow=run.flow, begun_after=since)) < rate.limit
 
     async def _count(self, runs: RunFilter) -> int:
         return sum((await self._store.count(runs)).values())

@@ -46,7 +46,7 @@ class DeadlineExceeded(RunError):
     """Run `run_id` was not over at its deadline, `deadline` in Unix ms."""
 
     def __init__(self, run_id: str, deadline: int) -> None:
-        super().__init__(f"run {run_id!r} was not over at its deadline ({deadline} in Unix ms): fork it to go on without one")
+        super().__init__(f"run {run_id!r} was not over at its deadline ({deadline} in Unix ms): fork it to go on")
         self.run_id, self.deadline = run_id, deadline
 
 
