@@ -120,7 +120,7 @@ async def in_lifespan(engine: Engine) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, mine)
-    app = SimpleNamespace(state=SimpleNamespace())
+    app: Any = SimpleNamespace(state=SimpleNamespace())
     async with engine.lifespan(app):
         assert app.state.engine is engine
         await begin_hanging(engine)

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,11 @@ from tests.support.engine_life import owned
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+
+
+def application() -> Any:
+    """As much of one as a lifespan needs."""
+    return SimpleNamespace(state=SimpleNamespace())
 
 
 def told_to_end(mode: str, folder: Path, number: signal.Signals) -> tuple[int, list[str]]:
@@ -55,7 +61,7 @@ async def test_a_lifespan_stops_its_engine_tells_the_handler_before_it_and_gives
 
 async def test_a_lifespan_opens_and_closes_the_store_and_works_in_another_one(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "runs.db")
-    engine, app = Engine(store, [hanging()]), SimpleNamespace(state=SimpleNamespace())
+    engine, app = Engine(store, [hanging()]), application()
     async with engine.lifespan(app):
         assert app.state.engine is engine
         assert not engine.is_stopping
@@ -68,7 +74,7 @@ def test_outside_of_the_main_thread_a_lifespan_works_and_hears_nothing() -> None
     before, seen = [signal.getsignal(number) for number in SIGNALS], list[object]()
 
     async def live() -> None:
-        async with Engine(MemoryStore()).lifespan(SimpleNamespace(state=SimpleNamespace())):
+        async with Engine(MemoryStore()).lifespan(application()):
             seen.extend(signal.getsignal(number) for number in SIGNALS)
 
     thread = threading.Thread(target=lambda: asyncio.run(live()))

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -24,7 +25,7 @@ from tests.support.stores import KINDS
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-async def heard(handle: Handle, after: str | None = None, most: int = 10_000) -> list[RunEvent]:
+async def heard(handle: Handle[Any], after: str | None = None, most: int = 10_000) -> list[RunEvent]:
     """The events after one of them, until they end, or the connection is cut after so many."""
     events: list[RunEvent] = []
     async with aclosing(handle.events(after)) as told:
@@ -39,7 +40,7 @@ def shown(events: Sequence[RunEvent]) -> list[str]:
     return [event.step if event.kind == "step" and event.step else event.kind for event in events]
 
 
-async def check_cuts(handle: Handle) -> list[RunEvent]:
+async def check_cuts(handle: Handle[Any]) -> list[RunEvent]:
     """Of a run that is over: whoever is cut off after any event and comes again is told all the rest, and no more."""
     whole = await heard(handle)
     ids = [event.id for event in whole]
@@ -171,7 +172,7 @@ async def test_the_last_event_of_a_run_that_failed_has_its_error_and_of_one_resu
         assert shown(await heard(handle, last.id)) == ["flaky", "completed"]
 
 
-async def check_cuts_of_failed(handle: Handle) -> list[RunEvent]:
+async def check_cuts_of_failed(handle: Handle[Any]) -> list[RunEvent]:
     with pytest.raises(NotCompleted):
         await handle.result()
     return await check_cuts(handle)
@@ -210,14 +211,14 @@ async def test_the_steps_that_a_fork_has_from_another_run_are_not_told_as_its_ow
 @every_kind
 async def test_events_end_when_the_engine_is_left_and_go_on_in_the_next_one(kind: str, tmp_path: Path) -> None:
     clock, steps, told = Clock(), Steps(hang_at=2), list[RunEvent]()
-    heard_one = anyio.Event()
+    heard_one, handles = anyio.Event(), list[Handle[State]]()
     flow = flow_of().then(steps.do, name="a").then(steps.do, name="b").then(steps.do, name="c")
     async with watched(kind, tmp_path, clock) as [store]:
         async with anyio.create_task_group() as group, Engine(store, [flow], world=clock, grace=0) as engine:
-            handle = await engine.start(flow, {}, run_id="r")
+            handles.append(await engine.start(flow, {}, run_id="r"))
 
             async def listen() -> None:
-                async for event in handle.events():
+                async for event in handles[0].events():
                     told.append(event)
                     heard_one.set()
 
@@ -225,7 +226,7 @@ async def test_events_end_when_the_engine_is_left_and_go_on_in_the_next_one(kind
             await steps.hung.wait()
             await heard_one.wait()
         with pytest.raises(EngineStopped):
-            await heard(handle)
+            await heard(handles[0])
         assert shown(told) == ["a"]
         async with Engine(store, [flow], world=clock) as engine:
             rest = await heard(await engine.handle("r"), told[-1].id)

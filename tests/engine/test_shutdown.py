@@ -167,7 +167,8 @@ async def test_what_a_step_does_in_a_transaction_is_stored_with_its_version_or_n
 
     async def book(state: State, ctx: Context[None]) -> None:
         times.append(1)
-        async with ctx.transaction() as db:
+        async with ctx.transaction() as connection:
+            db: Any = connection
             await db.execute("INSERT INTO bookings VALUES (?)", (len(times),))
             if len(times) == 1:
                 hung.set()
