@@ -134,7 +134,8 @@ class Dispatcher:
             return
         look = Look(flow for flow, number in self._taking.items() if number)
         taken = [run for run in due if self._admit(run, look, now)]
-        self.has_backlog = len(due) >= limit or self._admission.free <= 0
+        # Where it was poked meanwhile, one may have come to wait after the store was asked.
+        self.has_backlog = len(due) >= limit or self._admission.free <= 0 or self._poked.is_set()
         if self.has_backlog and taken:
             self.poke()
 

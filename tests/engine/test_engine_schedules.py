@@ -1,4 +1,4 @@
-"""Schedules of engines: each time is started once, over engines and restarts, and nothing stands in the way of others."""
+"""Schedules of engines: each time is started once, over engines and restarts, and none stands in another's way."""
 
 import logging
 from collections.abc import Callable
