@@ -141,7 +141,8 @@ async def at_work(settings: Settings, schedules: Sequence[Schedule]) -> AsyncGen
                 yield work
             except Exception as error:
                 failure = error  # raised as it is, in no group
-            work.halt()
+            finally:
+                work.halt()  # also where it all was cancelled: nobody waits in vain for what this one would do
             await work.workshop.put_down(settings.grace)
         group.cancel_scope.cancel()
     if failure is not None:
