@@ -202,7 +202,7 @@ async def test_a_parent_goes_on_after_its_child_that_had_failed_was_resumed(kind
     child, flow = Flow("child").then(fail), Flow("parent").then(call)
     async with engines(kind, tmp_path, [flow, child], clock) as [engine]:
         parent = await engine.start(flow, {}, run_id="p")
-        with pytest.raises(NotCompleted, match="child run"):
+        with pytest.raises(NotCompleted, match="ChildFailed"):
             await parent.result()
         [run] = await children(engine)
         fails.clear()
