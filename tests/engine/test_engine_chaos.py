@@ -186,7 +186,7 @@ class Chaos:
 
     async def to_the_end(self) -> None:
         """Nobody disturbs the processes any more, until all is over; then they are left."""
-        for _ in range(200):
+        for _ in range(2000):
             for _ in range(60):
                 await anyio.lowlevel.checkpoint()
             counts = await self.place.store.count(RunFilter(frozenset(["running", "waiting"])))
