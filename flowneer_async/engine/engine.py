@@ -6,7 +6,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Protocol, Self, Unpack, overload
 
 import anyio
@@ -77,8 +77,8 @@ class Engine:
         telemetry: Telemetry | None = None,
         world: World = _WORLD,
     ) -> None:
-        _check_at_least("concurrency", concurrency, 1)
-        _check_at_least("max_recoveries", max_recoveries, 0)
+        _check_at_least("concurrency", concurrency, 1, int)
+        _check_at_least("max_recoveries", max_recoveries, 0, int)
         _check_at_least("grace", grace, 0)
         _check_at_least("poll", poll, 0.001)
         telemetry = Telemetry() if telemetry is None else telemetry
@@ -343,6 +343,6 @@ def _bound(flows: Sequence[FlowBuilder[Any]], store: VersionStore, telemetry: Te
     return bound
 
 
-def _check_at_least(option: str, value: float, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-        raise BadOption(option, value, f"it is a number of {least} or more")
+def _check_at_least(option: str, value: float, least: float, kind: type | UnionType = int | float) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+        raise BadOption(option, value, f"it is a{' whole' if kind is int else ''} number of {least} or more")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, TypeAlias
 
@@ -16,6 +16,7 @@ from flowneer_async.fastapi.asking import AskedRun
 from flowneer_async.fastapi.problems import Answered
 from flowneer_async.fastapi.request import Asked
 from flowneer_async.fastapi.writing import written
+from flowneer_async.shield import complete
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Reader:
     handle: Handle[Any]
     after: str | None
     live: bool
+    left: Callable[[], Awaitable[object]]
+    """To be called where they leave before the end."""
 
 
 async def reader(
@@ -45,6 +48,7 @@ async def reader(
     run: AskedRun,
     after: Annotated[str, Query(pattern=_ID, description="The id of the event before.")] = "",
     live: Annotated[bool, Query(description="Also what steps emit, which is not stored: event chunk, no id.")] = False,
+    cancel_on_disconnect: Annotated[bool, Query(description="Who leaves before the end cancels the run.")] = False,
     last_event_id: Annotated[str, Header(pattern=_ID)] = "",
 ) -> Reader:
     """Who reads, and from where on; raises Answered where they have seen the end, EngineStopped.
@@ -56,7 +60,13 @@ async def reader(
         raise Answered(Response(status_code=204))  # which tells a browser not to connect again
     if request.engine.is_stopping:
         raise EngineStopped("tell what happens in a run")
-    return Reader(await request.engine.handle(run.run_id), seen, live)
+    handle = await request.engine.handle(run.run_id)
+
+    async def left() -> None:
+        if cancel_on_disconnect and not request.engine.is_stopping:
+            await handle.cancel()
+
+    return Reader(handle, seen, live, left)
 
 
 AskedReader: TypeAlias = Annotated[Reader, Depends(reader)]
@@ -73,6 +83,13 @@ async def stream_events(reader: AskedReader) -> AsyncIterator[ServerSentEvent]:
                 yield told(event)
     except FlowneerError as error:  # the client connects again, and is told then
         _log.warning("events of run %s end early: %s", reader.handle.run_id, type(error).__name__)
+    except BaseException:  # the client has left, or its server lets nobody stay
+        await complete(_leave(reader))
+        raise
+
+
+async def _leave(reader: Reader) -> None:
+    await reader.left()
 
 
 def told(event: RunEvent) -> ServerSentEvent:

@@ -22,8 +22,8 @@ class Event(NamedTuple):
 class Reader:
     """Reads the events of a run: where the stream was cut, it goes on after the last event that it has seen."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, query: str = "") -> None:
+        self.run_id, self._query = run_id, query
         self.seen: list[Event] = []
         self.is_connected = False
 
@@ -36,7 +36,7 @@ class Reader:
         status, got, before = 0, b"", list(self.seen)
         headers = {"Last-Event-ID": before[-1].id} if before else {}
         try:
-            async with client.stream("GET", f"/runs/{self.run_id}/events", headers=headers) as response:
+            async with client.stream("GET", f"/runs/{self.run_id}/events?{self._query}", headers=headers) as response:
                 status, self.is_connected = response.status_code, True
                 async for chunk in response.aiter_raw():
                     got = (got + chunk)[:most]

@@ -68,6 +68,17 @@ async def test_who_leaves_in_the_middle_of_a_stream_leaves_the_run_alone(tmp_pat
             await check_completed(store, run_id, GATED)
 
 
+async def test_who_asks_for_it_cancels_the_run_by_leaving_its_stream(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        process = await service.process()
+        async with process.client() as client:
+            run_id = await start(client, "gated", "order") or ""
+            await service.until(lambda: service.witness.count("began") == 1)
+            await Reader(run_id, "cancel_on_disconnect=true").read(client, 9)
+            await service.until(lambda: are_over(client))
+            assert (await client.get(f"/runs/{run_id}")).json()["status"] == "cancelled"
+
+
 async def _leave(process: Process, key: str, sent: int) -> None:
     """Begin to start a run, send so many bytes of its state, of 11, and leave."""
     async with sending(process) as request:
