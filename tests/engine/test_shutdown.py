@@ -77,9 +77,10 @@ async def test_a_step_beyond_its_grace_is_the_only_one_that_the_next_engine_repe
     shape: Callable[[Steps], Flow], kind: str, tmp_path: Path
 ) -> None:
     state, once = await undisturbed(shape)
-    async with watched(kind, tmp_path, Clock()) as [store]:
+    clock = Clock()
+    async with watched(kind, tmp_path, clock) as [store]:
         for number in range(1, once.total() + 1):
-            clock, run_id, steps = Clock(), f"r{number}", Steps(hang_at=number)
+            run_id, steps = f"r{number}", Steps(hang_at=number)
             async with Engine(store, [shape(steps)], world=clock, grace=0) as engine:
                 await engine.start("flow", {}, run_id=run_id)
                 await steps.hung.wait()
@@ -99,9 +100,10 @@ async def test_a_step_that_ends_within_its_grace_is_stored_and_no_other_begins(
     shape: Callable[[Steps], Flow], kind: str, tmp_path: Path
 ) -> None:
     state, once = await undisturbed(shape)
-    async with watched(kind, tmp_path, Clock()) as [store]:
+    clock = Clock()
+    async with watched(kind, tmp_path, clock) as [store]:
         for number in range(1, once.total() + 1):
-            clock, run_id, steps = Clock(), f"r{number}", Steps(hang_at=number)
+            run_id, steps = f"r{number}", Steps(hang_at=number)
             async with Engine(store, [shape(steps)], world=clock) as engine:
                 await engine.start("flow", {}, run_id=run_id)
                 await steps.hung.wait()
