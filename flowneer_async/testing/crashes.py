@@ -112,7 +112,7 @@ class CrashingStore:
         self.crashed = True
         for begun in self._begun:
             await begun.rollback()
-        for lease, seal in self._leases.values():
+        for lease, seal in list(self._leases.values()):  # another call may be taking one
             await self._store.release(lease, "running", seal=seal)
 
     @property
