@@ -68,6 +68,13 @@ def test_a_held_clock_moves_only_when_the_test_moves_it(backend: str) -> None:
     anyio.run(main, backend=backend)
 
 
+async def test_who_sleeps_for_no_time_waits_for_nobody() -> None:
+    """Also where the clock is held: no move is needed for a moment that is here."""
+    world = FakeWorld(0, held=True)
+    await world.sleep(0)
+    assert (world.now(), world.slept) == (0, [0])
+
+
 async def test_a_cancelled_sleeper_sleeps_no_more() -> None:
     """Whoever was cancelled does not count as asleep."""
     world = FakeWorld(held=True)

@@ -55,7 +55,7 @@ class _Clock:
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        if self._held:
+        if self._held and seconds > 0:
             await self._wait(self._ms + round(seconds * 1000))
         else:
             self.move(seconds)
