@@ -5,9 +5,7 @@ from contextlib import aclosing
 
 from flowneer_async.paging import pages
 from flowneer_async.store import VersionStore
-from flowneer_async.versions import Version
-
-_OVER = ("completed", "failed", "cancelled")
+from flowneer_async.versions import OPEN, Version
 
 
 async def follow(store: VersionStore, run_id: str, after: int = -1) -> AsyncGenerator[Version, None]:
@@ -24,6 +22,6 @@ async def follow(store: VersionStore, run_id: str, after: int = -1) -> AsyncGene
                     for version in page:
                         yield version
             after = max(after, run.head)
-            if run.status in _OVER:
+            if run.status not in OPEN:
                 return
             await changed()

@@ -2,18 +2,17 @@
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypedDict, cast
 
 from flowneer_async.errors import BadOption, UnknownRun
-from flowneer_async.policy import unix_ms
+from flowneer_async.policy import EPOCH, unix_ms
 from flowneer_async.store import EVERY_STATUS, RunFilter, VersionStore
 from flowneer_async.versions import Run, Status
 
 NO_TAGS: Mapping[str, str] = {}
 
 _PAGE = 100
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Where(TypedDict, total=False):
@@ -107,7 +106,7 @@ def _span(older_than: timedelta | float) -> int:
 
 def _ms(name: str, moment: object) -> int:
     if isinstance(moment, datetime) and moment.tzinfo is not None:
-        return -((_EPOCH - moment) // timedelta(milliseconds=1))
+        return -((EPOCH - moment) // timedelta(milliseconds=1))
     if isinstance(moment, int) and not isinstance(moment, bool) and -(2**63) <= moment < 2**63:
         return moment
     raise BadOption(name, moment, "it is a datetime with a time zone, or Unix time in ms")

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import anyio
 
@@ -40,6 +41,10 @@ class Backoff:
 def wait_after(attempt: int, delay: float | Backoff, draw: Callable[[], float]) -> float:
     """Seconds to wait after attempt number `attempt` (from 1) of a step with option `delay`."""
     return delay.wait(attempt, draw) if isinstance(delay, Backoff) else delay
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where Unix time begins."""
 
 
 def unix_ms() -> int:

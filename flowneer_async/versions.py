@@ -16,6 +16,9 @@ State = TypeVar("State")
 OPEN: frozenset[Status] = frozenset(["running", "waiting"])
 """How a run stands that is not over."""
 
+RUNNING: frozenset[Status] = frozenset(["running"])
+"""How a run stands that is at work, or whose owner has died in the middle of it."""
+
 Texts: TypeAlias = dict[str, bytes | Text]
 """The JSON of each key; in chunks where it is long and was spliced."""
 

@@ -8,9 +8,7 @@ import anyio
 from flowneer_async.engine.limits import FREE, Limits
 from flowneer_async.engine.tags import check_text
 from flowneer_async.store import Due, RunFilter, VersionStore
-from flowneer_async.versions import Run, Status
-
-_AT_WORK: frozenset[Status] = frozenset(["running"])
+from flowneer_async.versions import RUNNING, Run
 
 
 class Look:
@@ -108,10 +106,10 @@ class Admission:
         """The flow of a run, if that is full, and its key, if that is busy."""
         full, busy, ended = set[str](), set[str](), self._ended
         if limits.concurrency is not None:
-            number = await self._count(RunFilter(_AT_WORK, run.flow))
+            number = await self._count(RunFilter(RUNNING, run.flow))
             full |= {run.flow} if number - own >= limits.concurrency else set()
         if limits.per_key is not None and run.key:
-            number = await self._count(RunFilter(_AT_WORK, run.flow, key=run.key))
+            number = await self._count(RunFilter(RUNNING, run.flow, key=run.key))
             busy |= {run.key} if number - own >= limits.per_key else set()
         if ended == self._ended:  # else one that was counted may be gone, and the next look asks again
             self._full |= full

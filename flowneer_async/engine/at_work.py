@@ -1,9 +1,8 @@
 """An engine at work: what it consists of from when it is entered until it is left."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,17 +13,14 @@ from flowneer_async.engine.accepting import Accepting, Wish
 from flowneer_async.engine.admission import Admission
 from flowneer_async.engine.dispatching import Dispatcher
 from flowneer_async.engine.job import Job
-from flowneer_async.engine.limits import Limits
 from flowneer_async.engine.racing import first_of
 from flowneer_async.engine.scheduling import Schedule, Scheduler
+from flowneer_async.engine.settings import Settings
 from flowneer_async.engine.settling import Settling
 from flowneer_async.engine.tags import SCHEDULE, TIME
-from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.wording import shown
 from flowneer_async.engine.workshop import Workshop
 from flowneer_async.errors import StoreError
-from flowneer_async.flow import FlowBuilder
-from flowneer_async.policy import World
 from flowneer_async.runner import Execution
 from flowneer_async.shield import complete
 from flowneer_async.store import RunFilter, VersionStore
@@ -32,22 +28,6 @@ from flowneer_async.store import RunFilter, VersionStore
 T = TypeVar("T")
 
 _LOG = logging.getLogger("flowneer_async.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an engine was made with."""
-
-    store: VersionStore
-    flows: Mapping[str, FlowBuilder[Any]]
-    deps: object
-    concurrency: int
-    limits: Mapping[str, Limits]
-    max_recoveries: int
-    grace: float
-    poll: float
-    telemetry: Telemetry
-    world: World
 
 
 class AtWork:

@@ -21,7 +21,7 @@ from flowneer_async.keeping import every_run
 from flowneer_async.policy import Backoff, World
 from flowneer_async.runner import Execution
 from flowneer_async.store import RunFilter, VersionStore
-from flowneer_async.versions import Run, Status
+from flowneer_async.versions import RUNNING, Run
 
 Resume: TypeAlias = Callable[[str, Job], Execution[Any]]
 """What would go on with the run of a flow of this name."""
@@ -30,7 +30,6 @@ _LOG = logging.getLogger("flowneer_async.engine")
 _PAGE = 100
 _SPREAD = 500  # ms: two that gave back the last slot do not come back together
 _AGAIN = Backoff(1.0, 2.0, 300.0, 0.5)
-_RUNNING: frozenset[Status] = frozenset(["running"])
 
 
 class Dispatcher:
@@ -115,7 +114,7 @@ class Dispatcher:
         """See what other processes have done, and want done here."""
         self._admission.look_again()
         self.poke()
-        async for run in every_run(self._store, RunFilter(_RUNNING, cancelling=True)):
+        async for run in every_run(self._store, RunFilter(RUNNING, cancelling=True)):
             job = self._workshop.jobs.get(run.run_id)
             if job is not None:
                 job.cut()

@@ -6,7 +6,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
-from types import TracebackType, UnionType
+from types import TracebackType
 from typing import Any, Protocol, Self, Unpack, overload
 
 import anyio
@@ -14,7 +14,7 @@ import anyio
 from flowneer_async.answers import NO_ANSWER
 from flowneer_async.context import Context
 from flowneer_async.engine.accepting import Wish
-from flowneer_async.engine.at_work import AtWork, Settings, at_work
+from flowneer_async.engine.at_work import AtWork, at_work
 from flowneer_async.engine.calling import called, child_id
 from flowneer_async.engine.handle import Handle
 from flowneer_async.engine.health import Health, Probe
@@ -24,6 +24,7 @@ from flowneer_async.engine.options import StartOptions, wished
 from flowneer_async.engine.run_events import RunEvent, run_events
 from flowneer_async.engine.schedule import Missed, Times
 from flowneer_async.engine.scheduling import Schedule
+from flowneer_async.engine.settings import Settings, bound
 from flowneer_async.engine.tags import PARENT, check_user_tags, inherited
 from flowneer_async.engine.telemetry import Telemetry
 from flowneer_async.engine.watching import result_of
@@ -77,18 +78,9 @@ class Engine:
         telemetry: Telemetry | None = None,
         world: World = _WORLD,
     ) -> None:
-        _check_at_least("concurrency", concurrency, 1, int)
-        _check_at_least("max_recoveries", max_recoveries, 0, int)
-        _check_at_least("grace", grace, 0)
-        _check_at_least("poll", poll, 0.001)
         telemetry = Telemetry() if telemetry is None else telemetry
-        bound = _bound(flows, store, telemetry)
-        for name in limits:
-            if name not in bound:
-                raise UnknownFlow(name, tuple(bound))
-        self._settings = Settings(
-            store, bound, deps, concurrency, limits, max_recoveries, grace, poll, telemetry, world
-        )
+        ours = bound(flows, store, telemetry)
+        self._settings = Settings(store, ours, deps, concurrency, limits, max_recoveries, grace, poll, telemetry, world)
         self._schedules: list[Schedule] = []
         self._work: AtWork | None = None
         self._entered = AsyncExitStack()
@@ -289,7 +281,7 @@ class Engine:
         """See `Handle.events`."""
         work = self._at_work("tell what happens in a run")
         with work.workshop.listeners.to(run_id) if live else nullcontext() as listener:
-            events = run_events(flow, self.store, run_id, after, work.stopping.wait, listener)
+            events = run_events(flow, self.store, run_id, after, work.stopping, listener)
             async with aclosing(events) as told:
                 async for event in told:
                     yield event
@@ -325,24 +317,3 @@ class Engine:
             return self._settings.flows[name]
         except KeyError:
             raise UnknownFlow(name, tuple(self._settings.flows)) from None
-
-
-def _bound(flows: Sequence[FlowBuilder[Any]], store: VersionStore, telemetry: Telemetry) -> dict[str, FlowBuilder[Any]]:
-    """The flows by name, each with the store, and with what the telemetry adds."""
-    bound: dict[str, FlowBuilder[Any]] = {}
-    for flow in flows:
-        if flow.name in bound:
-            raise BadOption("flows", flow.name, "two of them have this name")
-        if flow.store is None:
-            flow = flow.with_versioned_checkpoint(store)
-        elif flow.store is not store:
-            raise BadOption("flows", flow.name, "its versions are kept in another store than the engine's")
-        for hooks in telemetry.hooks(flow.name):
-            flow = flow.add_hooks(hooks)
-        bound[flow.name] = flow
-    return bound
-
-
-def _check_at_least(option: str, value: float, least: float, kind: type | UnionType = int | float) -> None:
-    if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
-        raise BadOption(option, value, f"it is a{' whole' if kind is int else ''} number of {least} or more")

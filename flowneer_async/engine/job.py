@@ -1,14 +1,11 @@
 """One run that this process works on."""
 
-from typing import Any
-
 import anyio
 
 from flowneer_async.control import CANCELLED, Control, End
 from flowneer_async.engine.listening import Listeners
 from flowneer_async.engine.telemetry import Tell
 from flowneer_async.events import Chunk, Event
-from flowneer_async.runner import Result
 from flowneer_async.versions import OPEN
 
 
@@ -23,7 +20,6 @@ class Job:
         self.scope = anyio.CancelScope()
         self.over = anyio.Event()
         """This process no longer works on it."""
-        self.result: Result[Any] | None = None
         self.error: Exception | None = None
         """What it has raised."""
         self.has_caller = False

@@ -1,9 +1,11 @@
 """What happens in a run, as its store tells it: by whichever process, without a gap, from any event on."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+import anyio
 
 from flowneer_async.cursor import decode
 from flowneer_async.differ import Patch
@@ -57,7 +59,7 @@ async def run_events(
     store: VersionStore,
     run_id: str,
     after: str | None,
-    stopped: Callable[[], Awaitable[object]],
+    stopping: anyio.Event,
     listener: Listener | None,
 ) -> AsyncGenerator[RunEvent, None]:
     """The events of a run after one of them, until it is over, or this process no longer wants to tell them."""
@@ -81,23 +83,11 @@ async def run_events(
             if end is not None:
                 told = end.id
                 yield end
-            if run.status not in OPEN or await _is_stopped(stopped, changed, listener):
+            if run.status not in OPEN:
                 return
-
-
-async def _is_stopped(
-    stopped: Callable[[], Awaitable[object]], changed: Callable[[], Awaitable[None]], listener: Listener | None
-) -> bool:
-    """Wait for what comes first; was it that nothing more is wanted?"""
-    is_stopped = False
-
-    async def stop() -> None:
-        nonlocal is_stopped
-        await stopped()
-        is_stopped = True
-
-    await first_of(changed, stop, *([] if listener is None else [listener.heard]))
-    return is_stopped
+            await first_of(changed, stopping.wait, *([] if listener is None else [listener.heard]))
+            if stopping.is_set():
+                return
 
 
 def _is_step(version: Version) -> bool:

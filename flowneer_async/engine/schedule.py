@@ -12,11 +12,10 @@ from typing import Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 from flowneer_async.errors import BadOption, ExtraMissing
+from flowneer_async.policy import EPOCH
 
 Missed: TypeAlias = Literal["skip", "last", "all"]
 """What becomes of the times that were missed: none is started, only the last of them, or all of them in order."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MOST = 1_000
 """So many times are started in one look; the others in the next ones."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from flowneer_async.defining import check_choice, check_name
-from flowneer_async.engine.schedule import EPOCH, Missed, Times, due
+from flowneer_async.engine.schedule import Missed, Times, due
 from flowneer_async.errors import BadName, BadOption
+from flowneer_async.policy import EPOCH
 from flowneer_async.versions import check_run_id
 
 TOLERANCE = timedelta(seconds=60)

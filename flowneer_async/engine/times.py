@@ -3,12 +3,12 @@
 # Callers without a type checker may pass anything.
 # pyright: reportUnnecessaryIsInstance=false
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from flowneer_async.errors import BadOption
+from flowneer_async.policy import EPOCH
 
 _LONGEST = 1e11  # seconds: some three thousand years
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def after(option: str, span: timedelta | float, now: int) -> int:
@@ -29,4 +29,4 @@ def wake_of(delay: timedelta | float | None, at: datetime | None, now: int) -> i
         return None
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise BadOption("at", at, "it is a datetime with a time zone")
-    return (at - _EPOCH) // timedelta(milliseconds=1)
+    return (at - EPOCH) // timedelta(milliseconds=1)

@@ -113,7 +113,7 @@ class Workshop:
     async def _until_it_stops(self, job: Job, execution: Execution[Any]) -> None:
         try:
             with job.scope:
-                job.result = await execution.work()
+                await execution.work()
         except Exception as error:
             job.error = error
 
